@@ -1,0 +1,22 @@
+"""vx: an export server for surveillance video. Clips and snapshots from recordings, over gRPC.
+
+Where things are (start with `vx.app`):
+
+    vx.__main__     the console script: hands over to vx.cli
+    vx.cli          the command line: `vx serve`, and a client of a running server
+    vx.app          opens what the server needs, nests the nurseries, shuts down
+    vx.config       the TOML file: frozen, validated once
+    vx.errors       one family of errors, told apart by kind
+    vx.timestamps   the times of the contract
+    vx.rpc          gRPC on trio: connections, calls, the services; `generated` is made from proto/
+    vx.session      sessions: their states, who runs them, how long they live, where they are kept
+    vx.download     finished files out, in chunks
+    vx.worker       the border between the server and its worker processes, one for each running session
+    vx.jobs         what crosses that border
+    vx.media        the worker's side: copies, snapshots; all of libav is here
+    vx.archive      recordings in: from names of files to segments and gaps
+
+Who may know whom: rpc → session, download; session → worker; worker → media (in the child only); media → archive.
+Only rpc sees h2 and grpclib, only media sees av and PIL, and the files that only decide don't import trio.
+The command line is a client apart: it sees the generated messages and grpclib's asyncio channel, nothing of the server.
+"""

@@ -1,0 +1,228 @@
+"""The connection to a server: one method for each call, and errors told as `ClientError` with an exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import struct
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+import betterproto
+from grpclib.client import Channel
+from grpclib.const import Cardinality, Status
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from h2.exceptions import H2Error
+
+from vx.cli.values import plain
+from vx.config import Address
+from vx.rpc.generated.axxonsoft.bl import mmexport
+
+CALL_TIMEOUT_S = 60
+"""Of an ordinary call. StopSession waits for a worker to finalise."""
+SILENCE_TIMEOUT_S = 60
+"""A download without a byte for this long counts as broken."""
+PAGE_SIZE = 500
+_SERVICE = "/axxonsoft.bl.mmexport.ExportService"
+
+
+class Exit(enum.IntEnum):
+    """Exit statuses; part of the interface."""
+
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    UNREACHABLE = 4
+    REFUSED = 5
+    UNIMPLEMENTED = 6
+    INTERRUPTED = 130
+
+
+class ClientError(Exception):
+    """An expected failure: told in one line, without a traceback."""
+
+    def __init__(self, text: str, status: Exit = Exit.FAILED, *, code: str = "", passing: bool = False) -> None:
+        super().__init__(plain(text))
+        self.status = status
+        self.code = code
+        """Name of the gRPC status, if it was the server's answer."""
+        self.passing = passing
+        """The same call may work a little later."""
+
+
+_EXIT_OF = {
+    Status.INVALID_ARGUMENT: Exit.USAGE,
+    Status.NOT_FOUND: Exit.NOT_FOUND,
+    Status.UNAVAILABLE: Exit.UNREACHABLE,
+    Status.DEADLINE_EXCEEDED: Exit.UNREACHABLE,
+    Status.RESOURCE_EXHAUSTED: Exit.REFUSED,
+    Status.FAILED_PRECONDITION: Exit.REFUSED,
+    Status.PERMISSION_DENIED: Exit.REFUSED,
+    Status.UNAUTHENTICATED: Exit.REFUSED,
+    Status.UNIMPLEMENTED: Exit.UNIMPLEMENTED,
+}
+_T = TypeVar("_T")
+_M = TypeVar("_M", bound=betterproto.Message)
+Pause = Callable[[float], Awaitable[None]]
+
+
+class Backoff:
+    """How long to wait before the next try: twice as long each time, and at some point not at all any more."""
+
+    def __init__(self, first_s: float = 0.5, longest_s: float = 15, tries: int = 8) -> None:
+        self._first_s = first_s
+        self._longest_s = longest_s
+        self._tries = tries
+        self._failed = 0
+
+    def reset(self) -> None:
+        """It worked: start over."""
+        self._failed = 0
+
+    def next_s(self) -> float | None:
+        """Seconds to wait after another failure; None: give up."""
+        self._failed += 1
+        if self._failed > self._tries:
+            return None
+        return min(self._longest_s, self._first_s * float(2 ** (self._failed - 1)))
+
+
+class Client:
+    """Calls to one server. Every method raises ClientError; a cancelled one cancels its call on the server."""
+
+    def __init__(self, channel: Channel, address: Address, pause: Pause, warn: Callable[[str], None]) -> None:
+        self._channel = channel
+        self._stub = mmexport.ExportServiceStub(channel, timeout=CALL_TIMEOUT_S)
+        self._address = address
+        self._pause = pause
+        self._warn = warn
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, by the clock that the client was given."""
+        await self._pause(seconds)
+
+    async def start(self, options: mmexport.Options) -> str:
+        """Start a session; its id. Not tried twice: the first try may have begun one."""
+        with self._failures():
+            answer = await self._stub.start_session(mmexport.StartSessionRequest(session_options=options))
+        return answer.started_session_id
+
+    async def state(self, session_id: str) -> mmexport.State:
+        with self._failures():
+            request = mmexport.GetSessionStateRequest(session_id=session_id)
+            return (await self._stub.get_session_state(request)).session_state
+
+    async def stop(self, session_id: str) -> mmexport.State:
+        """End the work; the state after that, with the files that are there."""
+        with self._failures():
+            request = mmexport.StopSessionRequest(session_id=session_id)
+            return (await self._stub.stop_session(request)).session_state
+
+    async def destroy(self, session_id: str) -> None:
+        with self._failures():
+            await self._stub.destroy_session(mmexport.DestroySessionRequest(session_id=session_id))
+
+    async def sessions(self) -> list[mmexport.ListSessionsResponseSessionInfo]:
+        """All sessions, oldest first. After a broken connection it goes on with the page where it broke."""
+        found: list[mmexport.ListSessionsResponseSessionInfo] = []
+        token = ""
+        backoff = Backoff()
+        while True:
+            request = mmexport.ListSessionsRequest(page_token=token, page_size=PAGE_SIZE)
+            try:
+                async with contextlib.aclosing(
+                    self._answers("ListSessions", request, mmexport.ListSessionsResponse)
+                ) as pages:
+                    async for page in pages:
+                        found += page.sessions
+                        token = page.next_page_token
+                        backoff.reset()
+            except ClientError as failure:
+                await self.wait_or_raise(failure, backoff)
+                if found and not token:
+                    return found  # only the end of the stream was lost
+            else:
+                return found
+
+    def chunks(
+        self, session_id: str, file_id: str, *, chunk_kb: int, first: int
+    ) -> AsyncGenerator[mmexport.FileChunk, None]:
+        """The chunks of a result file from the index `first` on. Close it (`aclosing`): that ends the call."""
+        request = mmexport.DownloadFileRequest(
+            session_id=session_id, file_path=file_id, chunk_size_kb=chunk_kb, start_from_chunk_index=first
+        )
+        return self._answers("DownloadFile", request, mmexport.FileChunk)
+
+    async def _answers(self, method: str, request: betterproto.Message, answer: type[_M]) -> AsyncGenerator[_M, None]:
+        # Not by the stub: its generators leave a stream that is not read to the end to the garbage collector.
+        with self._failures():
+            async with self._channel.request(
+                f"{_SERVICE}/{method}", Cardinality.UNARY_STREAM, type(request), answer
+            ) as stream:
+                async with asyncio.timeout(SILENCE_TIMEOUT_S):
+                    await stream.send_message(request, end=True)
+                while True:
+                    async with asyncio.timeout(SILENCE_TIMEOUT_S):
+                        message = await stream.recv_message()
+                    if message is None:
+                        return
+                    yield message
+
+    async def until_it_works(self, call: Callable[[], Awaitable[_T]], backoff: Backoff) -> _T:
+        """What `call` returns; tries again, with growing pauses, while its failures may pass."""
+        while True:
+            try:
+                result = await call()
+            except ClientError as failure:
+                await self.wait_or_raise(failure, backoff)
+            else:
+                backoff.reset()
+                return result
+
+    async def wait_or_raise(self, failure: ClientError, backoff: Backoff) -> None:
+        """Wait before another try; raises `failure` itself where there is no point in one."""
+        if not failure.passing:
+            raise failure
+        seconds = backoff.next_s()
+        if seconds is None:
+            raise failure
+        self._warn(f"{failure}; trying again in {seconds:g} s")
+        await self._pause(seconds)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Translate what grpclib, sockets and deadlines raise."""
+        try:
+            yield
+        except GRPCError as error:
+            status = _EXIT_OF.get(error.status, Exit.FAILED)
+            text = error.message or error.status.name.replace("_", " ").lower()
+            raise ClientError(
+                text, status, code=error.status.name, passing=error.status is Status.UNAVAILABLE
+            ) from None
+        except TimeoutError:
+            raise ClientError(f"no answer from {self._address} in time", Exit.UNREACHABLE, passing=True) from None
+        except ConnectionRefusedError:
+            raise self._unreachable("connection refused; is `vx serve` running there?") from None
+        except OSError as error:
+            raise self._unreachable(error.strerror or str(error)) from None
+        except (StreamTerminatedError, ProtocolError, H2Error) as error:
+            raise self._unreachable(f"the connection broke ({error})") from None
+        except (ValueError, IndexError, struct.error):
+            raise ClientError(f"{self._address} answered with something that is no message of the contract") from None
+
+    def _unreachable(self, reason: str) -> ClientError:
+        return ClientError(f"cannot reach {self._address}: {reason}", Exit.UNREACHABLE, passing=True)
+
+
+@asynccontextmanager
+async def open_client(address: Address, pause: Pause, warn: Callable[[str], None]) -> AsyncIterator[Client]:
+    """A client of the server at `address`; connects with the first call, and again when the connection broke."""
+    # What it has to say comes out as exceptions too.
+    logging.getLogger("grpclib").addHandler(logging.NullHandler())
+    channel = Channel(path=address.unix_path) if address.unix_path else Channel(address.host, address.port)
+    async with channel:
+        yield Client(channel, address, pause, warn)

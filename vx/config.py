@@ -1,0 +1,425 @@
+"""The server's configuration: a TOML file, read once, validated once, frozen from then on.
+
+`load(path)` is the way in. Each key is a field below; its `_Rule` says what is allowed, and a mistake in the file is
+told with the key's path, the value that stands there and that rule (`ConfigError`, all mistakes at once). Units are in
+the names: `_s` seconds, `_kb` 1024 bytes, `_mb` 1024 * 1024 bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import json
+import os
+import re
+import tomllib
+import zoneinfo
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from vx.archive.pattern import NamePattern
+from vx.errors import Kind, VxError
+
+DEFAULT_PORT = 20109
+
+
+class ConfigError(VxError):
+    """The configuration cannot be used. `problems` has one line for each mistake; the text is these lines."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(Kind.INVALID, "\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a server listens: a host (without brackets) and a port, or the path of a Unix socket."""
+
+    host: str = ""
+    port: int = 0
+    unix_path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read `HOST:PORT`, `[::1]:PORT` or `unix:///PATH`. ValueError where it is none of them."""
+        if text.startswith("unix:"):
+            path = text.removeprefix("unix://")
+            # A socket's address has room for 108 bytes, the last of which is NUL.
+            if not path.startswith("/") or path.endswith("/") or len(os.fsencode(path)) > 107 or "\0" in path:
+                raise ValueError("not the absolute path of a socket, at most 107 bytes")
+            return cls(unix_path=path)
+        host, colon, digits = text.rpartition(":")
+        if not (colon and digits.isascii() and digits.isdigit() and int(digits) < 1 << 16):
+            raise ValueError("no port from 0 to 65535 after the host")
+        if host.startswith("[") and host.endswith("]"):
+            host = str(ipaddress.IPv6Address(host[1:-1]))
+        elif not host or not host.isprintable() or any(mark in host for mark in " :/[]@"):
+            raise ValueError("no host, or one that is neither a name nor an address")
+        return cls(host=host, port=int(digits))
+
+    @property
+    def is_local(self) -> bool:
+        """Only processes of this machine can reach it."""
+        if self.unix_path or self.host == "localhost":
+            return True
+        try:
+            ip = ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+        return (mapped or ip).is_loopback
+
+    def __str__(self) -> str:
+        if self.unix_path:
+            return f"unix://{self.unix_path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class _Rule(NamedTuple):
+    """What one key may be: `read` gives the value to keep or raises ValueError; `allowed` says it in words."""
+
+    read: Callable[[Any], Any]
+    allowed: str
+    tells_all: bool = False
+    """The text of `read`'s ValueError is the whole message: it has the value and what is allowed."""
+
+
+def _number(kind: type[int] | type[float], low: float, high: float) -> _Rule:
+    def read(value: object) -> float:
+        # bool is an int for Python; inf and nan, which TOML has, are in no range.
+        if isinstance(value, (int, kind)) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        raise ValueError
+
+    return _Rule(read, f"a {'whole ' if kind is int else ''}number from {low} to {high}")
+
+
+def _text(read: Callable[[str], Any], allowed: str, *, tells_all: bool = False) -> _Rule:
+    def read_text(value: object) -> Any:
+        if not isinstance(value, str) or "\0" in value:
+            raise ValueError
+        return read(value)
+
+    return _Rule(read_text, allowed, tells_all)
+
+
+def _flag(value: object) -> bool:
+    if value is True or value is False:
+        return value
+    raise ValueError
+
+
+def _one_of(*words: str) -> _Rule:
+    def read(value: str) -> str:
+        if value not in words:
+            raise ValueError
+        return value
+
+    return _text(read, "one of " + ", ".join(words))
+
+
+def _absolute(value: str) -> Path:
+    if not value.startswith("/"):
+        raise ValueError
+    return Path(os.path.normpath(value))
+
+
+def _timezone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
+        raise ValueError from None
+    return value
+
+
+def _pattern(value: str) -> str:
+    NamePattern.parse(value)
+    return value
+
+
+def _line(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def access_point_key(access_point: str) -> str:
+    """What access points are compared by: the text without the leading `hosts/`, which clients may leave out."""
+    return access_point.removeprefix("hosts/")
+
+
+def _access_point(*shape: str) -> Callable[[str], str]:
+    """Check NODE and then parts that start as `shape` says; give it with `hosts/` in front, as the contract has it."""
+
+    def read(value: str) -> str:
+        key = access_point_key(value)
+        parts = key.split("/")
+        if (
+            not key.isprintable()
+            or len(parts) != 1 + len(shape)
+            or not all(part.strip() == part != "" for part in parts)
+        ):
+            raise ValueError
+        if not all(part.startswith(start) for part, start in zip(parts[1:], shape, strict=True)):
+            raise ValueError
+        return f"hosts/{key}"
+
+    return read
+
+
+_Seconds = Annotated[float, _number(float, 0, 3600)]
+_Lifetime = Annotated[float, _number(float, 1, 10 * 366 * 86400)]
+_Listen = Annotated[
+    Address, _text(Address.parse, 'an address like "127.0.0.1:20109", "[::1]:20109" or "unix:///run/vx"')
+]
+_Camera = Annotated[
+    str,
+    _text(_access_point("", "SourceEndpoint.video:"), '"hosts/NODE/DeviceIpint.N/SourceEndpoint.video:A:B"'),
+]
+_Storage = Annotated[
+    str,
+    _text(
+        _access_point("MultimediaStorage.", "MultimediaStorage"),
+        '"hosts/NODE/MultimediaStorage.NAME/MultimediaStorage"',
+    ),
+]
+_Line = Annotated[str, _text(_line, "a text of one line, not empty")]
+
+
+class Archive(msgspec.Struct, frozen=True, kw_only=True):
+    """One place where a camera's recordings lie: `[[camera.archive]]`."""
+
+    storage: _Storage
+    """Access point by which clients name this archive, always with the leading `hosts/`."""
+    path: Annotated[str, _text(_pattern, "an absolute path with directives for the start of each file", tells_all=True)]
+    """Pattern of the files' paths (see vx.archive.pattern)."""
+    timezone: Annotated[str, _text(_timezone, 'an IANA name like "Europe/Berlin", or "UTC"')] = "UTC"
+    """The zone of the times in the files' names."""
+
+
+class Camera(msgspec.Struct, frozen=True, kw_only=True):
+    """A camera that clients may ask for: `[[camera]]`."""
+
+    access_point: _Camera
+    """By which clients name it, always with the leading `hosts/`."""
+    display_id: _Line = ""
+    display_name: _Line = ""
+    """For people; the access point where none is given."""
+    archive: tuple[Archive, ...] = ()
+    """The first one is the default."""
+
+    def __post_init__(self) -> None:
+        if not self.display_name:
+            msgspec.structs.force_setattr(self, "display_name", access_point_key(self.access_point))
+
+    def find_archive(self, storage: str) -> Archive | None:
+        """The archive of this name, with or without `hosts/`; the camera's default for an empty one."""
+        if not storage:
+            return self.archive[0] if self.archive else None
+        key = access_point_key(storage)
+        return next((archive for archive in self.archive if access_point_key(archive.storage) == key), None)
+
+
+class Lifetimes(msgspec.Struct, frozen=True, kw_only=True):
+    """How long sessions live: `[lifetimes]`."""
+
+    live_stream_s: _Lifetime = 300
+    """A running live stream that nobody asks about is stopped after this."""
+    running_s: _Lifetime = 1800
+    """Any other running session that nobody asks about is stopped after this."""
+    completed_s: _Lifetime = 3600
+    """A completed session's files are deleted after this."""
+    removed_s: _Lifetime = 86400
+    """A session without files is forgotten after this."""
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
+    """The processes that do the media work: `[worker]`."""
+
+    nice: Annotated[int, _number(int, 0, 19)] = 5
+    memory_mb: Annotated[int, _number(int, 256, 1 << 20)] = 4096
+    """Address space of each."""
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes to stderr: `[log]`."""
+
+    level: Annotated[str, _one_of("debug", "info", "warning", "error")] = "info"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file."""
+
+    listen: tuple[_Listen, ...] = (Address("127.0.0.1", DEFAULT_PORT),)
+    """Port 0 takes a free one."""
+    state_dir: Annotated[Path, _text(_absolute, "an absolute path")]
+    """Sessions and their files."""
+    insecure: Annotated[bool, _Rule(_flag, "true or false")] = False
+    """Serve more than this machine although anybody may then take any recording, unencrypted."""
+    shutdown_timeout_s: _Seconds = 30
+    """How long calls under way may take after SIGTERM."""
+    stop_timeout_s: _Seconds = 10
+    """How long a worker may take to finalise after StopSession before it is killed."""
+    max_running_sessions: Annotated[int, _number(int, 1, 1000)] = 4
+    max_connections: Annotated[int, _number(int, 1, 100_000)] = 1000
+    max_streams_per_connection: Annotated[int, _number(int, 1, 10_000)] = 100
+    max_message_kb: Annotated[int, _number(int, 64, 1 << 20)] = 4096
+    """The largest request that is read."""
+    keepalive_s: Annotated[float, _number(float, 1, 86400)] = 60
+    """A connection that was silent for this long is asked whether it is still there."""
+    lifetimes: Lifetimes = Lifetimes()
+    worker: Worker = Worker()
+    log: Log = Log()
+    camera: tuple[Camera, ...] = ()
+
+    def find_camera(self, access_point: str) -> Camera | None:
+        """The camera of this name, with or without the leading `hosts/`."""
+        key = access_point_key(access_point)
+        return next((camera for camera in self.camera if access_point_key(camera.access_point) == key), None)
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """Read and check a configuration file. ConfigError has every mistake in it (of the syntax, the first one)."""
+    try:
+        text = Path(path).read_bytes().decode()
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"not UTF-8 text (at line {line})"]) from None
+    except OSError as error:
+        raise ConfigError([f"cannot be read: {error.strerror}"]) from None
+    return parse(text)
+
+
+def parse(text: str) -> Config:
+    """`load` of a text."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        last = f"at line {text.count(chr(10)) + 1}, the last one"
+        raise ConfigError([f"not TOML: {str(error).replace('at end of document', last)}"]) from None
+    problems: list[str] = []
+    config = _read_table(Config, raw, "", problems)
+    if config is not None:
+        problems = _conflicts(config)
+    if config is None or problems:
+        raise ConfigError(problems)
+    return config
+
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+
+def _read_table(struct: type[_T], raw: Mapping[str, Any], path: str, problems: list[str]) -> _T | None:
+    """Make a `struct` of a TOML table; None, and a line for each mistake in `problems`, where that cannot be."""
+    before = len(problems)
+    values: dict[str, Any] = {}
+    hints = _hints(struct)
+    for field in msgspec.structs.fields(struct):
+        if field.name in raw:
+            values[field.name] = _read(hints[field.name], raw[field.name], path + field.name, problems)
+        elif field.required:
+            problems.append(f"{path}{field.name}: is missing; allowed is {_rule(hints[field.name]).allowed}")
+    problems += [_unknown(key, path, hints) for key in raw if key not in hints]
+    return struct(**values) if len(problems) == before else None
+
+
+def _read(hint: Any, value: object, path: str, problems: list[str]) -> Any:
+    """The value at `path` as the field's type says, which is a rule, a table, or a list of either."""
+    if get_origin(hint) is tuple:
+        item = get_args(hint)[0]
+        if not isinstance(value, list):
+            problems.append(f"{path}: {_shown(value)} is not a list; {_how_to_list(item, path)}")
+            return None
+        return tuple(_read(item, each, f"{path}[{index}]", problems) for index, each in enumerate(value))
+    if isinstance(hint, type):
+        if not isinstance(value, dict):
+            how = "write [[...]]" if path.endswith("]") else f"write [{path}]"
+            problems.append(f"{path}: {_shown(value)} is not a table; {how} and its keys below")
+            return None
+        return _read_table(hint, value, f"{path}.", problems)
+    rule = _rule(hint)
+    try:
+        return rule.read(value)
+    except ValueError as error:
+        if rule.tells_all and error.args:
+            problems.append(f"{path}: {error}")
+            return None
+        reason = f" ({error})" if error.args else ""
+        problems.append(f"{path}: {_shown(value)} is not allowed{reason}; allowed is {rule.allowed}")
+        return None
+
+
+@functools.cache
+def _hints(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    return get_type_hints(struct, include_extras=True)
+
+
+def _rule(hint: Any) -> _Rule:
+    rule = get_args(hint)[1]
+    assert isinstance(rule, _Rule)
+    return rule
+
+
+def _how_to_list(item: Any, path: str) -> str:
+    if isinstance(item, type):
+        header = re.sub(r"\[[0-9]+\]", "", path)
+        return f"write [[{header}]] and its keys below"
+    return f"allowed is a list, each item {_rule(item).allowed}"
+
+
+def _unknown(key: str, path: str, hints: Mapping[str, Any]) -> str:
+    import difflib  # only for mistakes
+
+    path += key if key.isprintable() else repr(key)
+    near = difflib.get_close_matches(key, hints, n=1)
+    if near:
+        return f'{path}: unknown key; did you mean "{near[0]}"?'
+    if key in _hints(Config):
+        # In TOML a key after a [table] header belongs to that table, wherever it was meant to be.
+        return f"{path}: unknown key here; it belongs at the top of the file, above the first [table]"
+    return f"{path}: unknown key; known are {', '.join(hints)}"
+
+
+def _shown(value: object) -> str:
+    """The value as TOML would write it, cut to a sane length."""
+    if isinstance(value, dict):
+        return "a table"
+    text = repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _conflicts(config: Config) -> list[str]:
+    """What is wrong although each value by itself is allowed."""
+    problems: list[str] = []
+    if not config.listen:
+        problems.append("listen: [] is not allowed; allowed is at least one address")
+    # Port 0 is another port each time.
+    addresses = [
+        str(address) if address.port or address.unix_path else f"{address} {index}"
+        for index, address in enumerate(config.listen)
+    ]
+    problems += _repeated("listen[{}]", addresses)
+    if not config.insecure:
+        problems += [
+            f"listen[{index}]: {_shown(str(address))} can be reached from other machines, and without TLS and users "
+            "anybody there may take any recording; allowed is 127.0.0.1, [::1], localhost or unix:///PATH, "
+            "or set insecure = true"
+            for index, address in enumerate(config.listen)
+            if not address.is_local
+        ]
+    problems += _repeated("camera[{}].access_point", [camera.access_point for camera in config.camera])
+    for index, camera in enumerate(config.camera):
+        storages = [archive.storage for archive in camera.archive]
+        problems += _repeated(f"camera[{index}].archive[{{}}].storage", storages)
+    return problems
+
+
+def _repeated(path: str, values: list[str]) -> list[str]:
+    first: dict[str, int] = {}
+    return [
+        f"{path.format(index)}: {_shown(value)} is there twice; {path.format(first[value])} has it already"
+        for index, value in enumerate(values)
+        if first.setdefault(value, index) != index
+    ]

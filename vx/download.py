@@ -1,0 +1,145 @@
+"""Finished files out: chunks from any index on, read once into a buffer from which they are sent.
+
+A source is asked for runs of (descriptor, offset, length) and nothing else is known of it. A run is read with
+`preadv` into a buffer that is reused: unlike a mapping of the file, that stays small, and a file that is cut short
+behind our back is an error and not a SIGBUS. Reading tries the page cache first and leaves a slow disk to a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from vx.errors import Kind, VxError
+
+BUFFER = 512 * 1024
+"""Bytes read, and handed on, at a time."""
+
+_disk_threads = trio.lowlevel.RunVar[trio.CapacityLimiter]("vx_disk_threads")
+_MAX_DISK_THREADS = 8
+
+Views = list[bytes | memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Bytes that follow each other in one open file."""
+
+    fd: int
+    offset: int
+    length: int
+
+
+class Source(Protocol):
+    """Something with bytes to download."""
+
+    @property
+    def size(self) -> int:
+        """All of its bytes."""
+
+    def runs(self, offset: int, length: int) -> Iterator[Run]:
+        """Where `length` bytes from `offset` lie, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """One open file."""
+
+    fd: int
+    size: int
+
+    def runs(self, offset: int, length: int) -> Iterator[Run]:
+        yield Run(self.fd, offset, length)
+
+
+@contextmanager
+def open_file(path: Path, size: int) -> Iterator[FileSource]:
+    """A file that was promised to have `size` bytes. VxError(DATA_LOSS) if it is gone or has another size."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise VxError(Kind.DATA_LOSS, f"the file cannot be read any more: {error.strerror}") from None
+    try:
+        if os.fstat(fd).st_size != size:
+            raise VxError(Kind.DATA_LOSS, f"the file has {os.fstat(fd).st_size} bytes; it was made with {size}")
+        yield FileSource(fd, size)
+    finally:
+        os.close(fd)
+
+
+async def chunks(
+    source: Source, chunk_size: int, first: int, header: Callable[[int, int], bytes]
+) -> AsyncGenerator[Views, None]:
+    """The source's chunks from index `first` on, as buffers to be sent one after the other.
+
+    `header(index, length)` is what goes in front of each chunk. What is yielded may end within a chunk; its memoryviews
+    are valid until the next step of the generator. VxError: OUT_OF_RANGE for an index behind the end, DATA_LOSS when
+    the file turns out to be shorter than promised.
+    """
+    position = first * chunk_size
+    if position >= source.size:
+        raise VxError(
+            Kind.OUT_OF_RANGE,
+            f"chunk {first} begins at byte {position}; the file has {source.size}",
+            field="start_from_chunk_index",
+        )
+    buffer = memoryview(bytearray(min(BUFFER, source.size - position)))
+    while position < source.size:
+        length = min(len(buffer), source.size - position)
+        await _read(source, position, buffer[:length])
+        views: Views = []
+        at = 0
+        while at < length:
+            into_chunk = (position + at) % chunk_size
+            if into_chunk == 0:
+                index = (position + at) // chunk_size
+                views.append(header(index, min(chunk_size, source.size - position - at)))
+            piece = min(chunk_size - into_chunk, length - at)
+            views.append(buffer[at : at + piece])
+            at += piece
+        yield views
+        position += length
+
+
+async def _read(source: Source, offset: int, into: memoryview) -> None:
+    filled = 0
+    for run in source.runs(offset, len(into)):
+        done = 0
+        while done < run.length:
+            view = into[filled : filled + run.length - done]
+            count = _read_cached(run.fd, view, run.offset + done)
+            if count is None:
+                count = await trio.to_thread.run_sync(
+                    os.preadv, run.fd, [view], run.offset + done, limiter=_disk_limiter()
+                )
+            if count == 0:
+                raise VxError(Kind.DATA_LOSS, "the file has become shorter since it was made")
+            done += count
+            filled += count
+
+
+def _read_cached(fd: int, view: memoryview, offset: int) -> int | None:
+    """Bytes read from the page cache; None if the disk, or a file system that cannot tell, would have to be asked."""
+    try:
+        return os.preadv(fd, [view], offset, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return None
+        raise VxError(Kind.DATA_LOSS, f"the file cannot be read any more: {error.strerror}") from None
+
+
+def _disk_limiter() -> trio.CapacityLimiter:
+    try:
+        return _disk_threads.get()
+    except LookupError:
+        _disk_threads.set(trio.CapacityLimiter(_MAX_DISK_THREADS))
+        return _disk_threads.get()

@@ -1,0 +1,275 @@
+"""The arithmetic of a copied clip, without any I/O: whole ticks and microseconds in, decisions out.
+
+Three clocks meet here. A *segment's clock* counts in the ticks of its stream; the first video frame shown is at the
+segment's *origin*. The *wall clock* is microseconds since 1970 (`_us`). A *file's clock* counts in the ticks of its own
+tracks and is 0 at the file's first video frame; it follows the wall clock, through gaps too.
+
+Origins come from file names, and recorders round those, and their clocks drift against the camera's. So a segment
+that begins within `tolerance_us` of where the one before it ended goes on exactly there, without a hole or an
+overlap; the deviation is always measured against the name, so it can't add up. Beyond the tolerance a late segment is
+a gap, and an early one (the recorder's clock was set back) can't share a file with the frames whose times it repeats.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+JITTER_US = 250_000
+GAP_WORTH_A_NOTE_US = 1_000_000
+DEFAULT_FRAME_US = 40_000
+SECOND_US = 1_000_000
+
+
+@dataclass(frozen=True)
+class TimeBase:
+    """A tick is `num / den` seconds."""
+
+    num: int
+    den: int
+
+    def us(self, ticks: int) -> int:
+        """Ticks in microseconds, to the nearest."""
+        return _divide(ticks * self.num * SECOND_US, self.den)
+
+    def ticks(self, us: int) -> int:
+        """Microseconds in ticks, to the nearest."""
+        return _divide(us * self.den, self.num * SECOND_US)
+
+    def rescale(self, ticks: int, to: TimeBase) -> int:
+        """The same time in the ticks of another time base, to the nearest."""
+        if self == to:
+            return ticks
+        return _divide(ticks * self.num * to.den, self.den * to.num)
+
+
+def _divide(number: int, by: int) -> int:
+    return (2 * number + by) // (2 * by)
+
+
+class Join(enum.Enum):
+    """How a segment goes on from the one before it."""
+
+    FIRST = enum.auto()
+    CONTIGUOUS = enum.auto()
+    GAP = enum.auto()
+    OVERLAP = enum.auto()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a segment lies on the wall clock. `gap_us` is how long nothing was recorded before it."""
+
+    join: Join
+    origin_us: int
+    gap_us: int = 0
+
+
+def tolerance_us(resolution_us: int) -> int:
+    """How far a segment's name may be off before it counts: names in whole seconds hide up to a second."""
+    return max(JITTER_US, resolution_us)
+
+
+def place(named_us: int, previous_end_us: int | None, tolerance_us: int) -> Placement:
+    """Put a segment on the wall clock, given its name's time and where the one before it ended (None: the first)."""
+    if previous_end_us is None:
+        return Placement(Join.FIRST, named_us)
+    late_us = named_us - previous_end_us
+    if abs(late_us) < tolerance_us:
+        return Placement(Join.CONTIGUOUS, previous_end_us)
+    if late_us > 0:
+        return Placement(Join.GAP, named_us, late_us)
+    return Placement(Join.OVERLAP, named_us)
+
+
+@dataclass
+class Stamps:
+    """The times of one video packet, in ticks of its stream. None: the file doesn't say."""
+
+    pts: int | None
+    dts: int | None
+    duration: int = 0
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The same with nothing missing; dts ≤ pts."""
+
+    pts: int
+    dts: int
+    duration: int
+
+
+def fill(stamps: Sequence[Stamps], after_dts: int | None, following_dts: int | None, frame: int) -> list[Filled]:
+    """Give a run of packets, in decoding order, the times that their file left out.
+
+    Matroska and RTSP begin with packets, the key frame among them, that have no dts (or no pts); dropping them would
+    lose the clip's start. `after_dts` is the dts of the packet before the run, `following_dts` that of the packet
+    behind it (None where there is none); `frame` is one frame's duration in ticks. Decoding times come out strictly
+    rising unless the neighbours leave no room.
+    """
+    step = max(frame, 1)
+    count = len(stamps)
+    pts = [s.pts if s.pts is not None else s.dts for s in stamps]
+    for i in range(count - 1, -1, -1):
+        if pts[i] is None:
+            nearest = pts[i + 1] if i + 1 < count else following_dts
+            pts[i] = nearest - step if nearest is not None else None
+    previous = after_dts
+    for i in range(count):
+        if pts[i] is None:
+            pts[i] = previous + step if previous is not None else 0
+        previous = pts[i]
+    shown = [p for p in pts if p is not None]
+    dts: list[int] = [0] * count
+    if following_dts is not None:
+        next_dts = following_dts
+        for i in range(count - 1, -1, -1):
+            known = stamps[i].dts
+            next_dts = dts[i] = min(known if known is not None else next_dts - step, shown[i])
+    else:
+        in_order = sorted(shown)
+        delay = max((in_order[i] - shown[i] for i in range(count)), default=0)
+        for i in range(count):
+            known = stamps[i].dts
+            dts[i] = min(known if known is not None else in_order[i] - delay, shown[i])
+    if after_dts is not None:
+        for i in range(count):
+            dts[i] = min(max(dts[i], after_dts + 1 + i), max(shown[i], after_dts + 1 + i))
+    return [Filled(pts=p, dts=d, duration=s.duration or step) for p, d, s in zip(shown, dts, stamps, strict=True)]
+
+
+def first_shown(pts: Iterable[int]) -> int:
+    """The pts of the frame that is shown first: of the first packets up to one that is shown after the first of them.
+
+    A recorder that cuts at an open GOP leaves pictures behind the key frame that are shown before it.
+    """
+    first: int | None = None
+    earliest: int | None = None
+    for value in pts:
+        if first is None or earliest is None:
+            first = earliest = value
+        elif value > first:
+            break
+        else:
+            earliest = min(earliest, value)
+    if earliest is None:
+        raise ValueError("no packet")
+    return earliest
+
+
+class EndCut:
+    """Where a copy stops: no frame at or after `end` is kept, except those that an earlier frame needs.
+
+    A P-frame shown at or after `end` may be what B-frames before `end` are predicted from, and comes before them.
+    Packets in question wait in `pending` until a later packet shows that they are needed.
+    """
+
+    def __init__(self, end: int) -> None:
+        self._end = end
+        self.finished = False
+        """Nothing that follows can be shown before the end."""
+
+    def wants(self, pts: int, dts: int) -> bool | None:
+        """True: keep it and all that wait. None: it waits. Once `finished`, all that wait are dropped."""
+        if dts >= self._end:
+            self.finished = True
+            return None
+        return True if pts < self._end else None
+
+
+@dataclass
+class TrackClock:
+    """One track's times in a file: from a segment's ticks to the track's, decoding times strictly rising."""
+
+    source: TimeBase
+    track: TimeBase
+    offset: int
+    """What is added to a rescaled time of the segment."""
+    last_dts: int | None = None
+
+    def move(self, source: TimeBase, offset: int) -> None:
+        """The next segment begins."""
+        self.source = source
+        self.offset = offset
+
+    def times(self, pts: int, dts: int) -> tuple[int, int]:
+        """(pts, dts) in the file. A dts that wouldn't rise is moved up, and its pts with it if it must be."""
+        if self.source == self.track:
+            pts, dts = pts + self.offset, dts + self.offset
+        else:
+            pts = self.source.rescale(pts, self.track) + self.offset
+            dts = self.source.rescale(dts, self.track) + self.offset
+        if self.last_dts is not None and dts <= self.last_dts:
+            dts = self.last_dts + 1
+        if pts < dts:
+            pts = dts
+        self.last_dts = dts
+        return pts, dts
+
+
+def audio_pts(pts: int, duration: int, sounding_until: int) -> int | None:
+    """Where an audio packet goes in its track, or None to leave it out; all in the track's ticks.
+
+    Segments overlap by a packet or two of sound (the encoder's priming, a recorder that writes the same packet at both
+    sides of a cut). One of which half or more has been heard is a double; one that is early by less follows at once.
+    """
+    if pts >= sounding_until:
+        return pts
+    if 2 * (sounding_until - pts) >= max(duration, 1):
+        return None
+    return sounding_until
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """The most that a container can add to the payload, in bytes."""
+
+    fixed: int
+    packet: int
+    group: int
+
+
+@dataclass
+class Budget:
+    """How much of `max_file_size` a file has used, counting the container's worst overhead. limit 0: no limit."""
+
+    limit: int
+    overhead: Overhead
+    used: int = 0
+
+    def cost(self, payload: int, packets: int) -> int:
+        """What a group of pictures with its sound takes."""
+        return payload + packets * self.overhead.packet + self.overhead.group
+
+    def fits(self, cost: int, reserve: int = 0) -> bool:
+        """Whether it still has room."""
+        return not self.limit or self.overhead.fixed + self.used + cost + reserve <= self.limit
+
+    def take(self, cost: int) -> None:
+        """Account for what is written."""
+        self.used += cost
+
+
+class GroupStart:
+    """Finds the packets at which a file may be split: key frames that nothing behind them looks back past.
+
+    After an open GOP's key frame come pictures that are shown before it and need the GOP before. Whether a key frame
+    has such pictures is known when the next packet of the video comes.
+    """
+
+    def __init__(self) -> None:
+        self._key_pts: int | None = None
+
+    def key(self, pts: int) -> None:
+        """A key frame came."""
+        self._key_pts = pts
+
+    def closed(self, pts: int) -> bool | None:
+        """The next packet's verdict on that key frame: True, it is a place to split; None: no key frame was asked."""
+        if self._key_pts is None:
+            return None
+        verdict = pts > self._key_pts
+        self._key_pts = None
+        return verdict

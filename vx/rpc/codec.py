@@ -1,0 +1,156 @@
+"""Protobuf messages in and out, with the care that betterproto leaves to its caller.
+
+betterproto takes a truncated message for a shorter one, fails in many ways on a malformed one, and gives a negative
+Duration's nanoseconds the wrong sign. So every message is checked against the wire format before it is decoded, and
+durations are read by `duration_us`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import betterproto
+from grpclib.encoding.base import CodecBase
+
+from vx.rpc.wire import Buffer
+
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+
+class MalformedError(ValueError):
+    """The bytes are not an encoding of the message that the method takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A message that is encoded already: it is sent as it is."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """Bytes of several messages with their gRPC prefixes, to be sent from the sender's own buffers.
+
+    They may end within a message; the next `Bulk` then goes on there. The buffers belong to the sender again when
+    `send_message` returns.
+    """
+
+    views: list[Buffer]
+
+
+class Codec(CodecBase):
+    """The codec that the server hands to grpclib's streams."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        return message.data if isinstance(message, Encoded) else bytes(message)
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        """MalformedError if `data` is not a whole and well-formed `message_type`."""
+        _check(memoryview(data), message_type, message_type.__name__)
+        try:
+            return message_type().parse(data)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+            raise MalformedError(f"{message_type.__name__}: {error}") from error
+
+
+def message_prefix(size: int) -> bytes:
+    """What gRPC puts before an uncompressed message of `size` bytes."""
+    return b"\0" + size.to_bytes(4, "big")
+
+
+def encode_varint(value: int) -> bytes:
+    """A non-negative integer as protobuf writes it."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _varint(data: memoryview, at: int, where: str) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            raise MalformedError(f"{where}: ends within a number")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise MalformedError(f"{where}: a number of more than 10 bytes")
+
+
+def _check(data: memoryview, message_type: Any, where: str) -> None:
+    """Walk `data` as the wire format says, into the submessages that `message_type` declares."""
+    fields = _nested_types(message_type)
+    at, end = 0, len(data)
+    while at < end:
+        tag, at = _varint(data, at, where)
+        number, wire_type = tag >> 3, tag & 7
+        if not 1 <= number < 1 << 29:
+            raise MalformedError(f"{where}: field number {number}")
+        if wire_type == _VARINT:
+            _, at = _varint(data, at, where)
+        elif wire_type == _FIXED64:
+            at += 8
+        elif wire_type == _FIXED32:
+            at += 4
+        elif wire_type == _LENGTH:
+            length, at = _varint(data, at, where)
+            if at + length > end:
+                raise MalformedError(f"{where}: field {number} is longer than its message")
+            if number in fields:
+                name, nested = fields[number]
+                _check(data[at : at + length], nested, f"{where}.{name}")
+            at += length
+        else:
+            raise MalformedError(f"{where}: field {number} has the wire type {wire_type}")
+    if at != end:
+        raise MalformedError(f"{where}: ends within a field")
+
+
+_nested_cache: dict[Any, dict[int, tuple[str, Any]]] = {}
+
+
+def _nested_types(message_type: Any) -> dict[int, tuple[str, Any]]:
+    if message_type not in _nested_cache:
+        meta = message_type()._betterproto
+        _nested_cache[message_type] = {
+            field.number: (name, meta.cls_by_field[name])
+            for name, field in meta.meta_by_field_name.items()
+            if field.proto_type == betterproto.TYPE_MESSAGE
+            and not field.wraps
+            and issubclass(meta.cls_by_field[name], betterproto.Message)
+        }
+    return _nested_cache[message_type]
+
+
+def unknown_field(message: Any, path: str) -> str | None:
+    """The path and number of a field that this server does not know, anywhere in `message`."""
+    if message._unknown_fields:
+        tag, _ = _varint(memoryview(message._unknown_fields), 0, path)
+        return f"{path}.{tag >> 3}"
+    for name in message._betterproto.sorted_field_names:
+        try:
+            value = getattr(message, name)
+        except AttributeError:  # a member of a oneof that is not set
+            continue
+        values = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+        for index, item in enumerate(values):
+            if isinstance(item, betterproto.Message):
+                item_path = f"{path}.{name}[{index}]" if isinstance(value, list) else f"{path}.{name}"
+                found = unknown_field(item, item_path)
+                if found:
+                    return found
+    return None
+
+
+def duration_us(value: timedelta) -> int:
+    """A decoded `google.protobuf.Duration` in microseconds."""
+    return value // timedelta(microseconds=1)

@@ -1,0 +1,604 @@
+"""One HTTP/2 connection of the server: grpclib's protocol layer re-hosted on trio.
+
+What is taken from grpclib as it is: `EventsProcessor` (h2 events → streams) and `AbstractHandler` (who accepts calls).
+What is replaced, because grpclib ties it to asyncio: the connection, its streams and their receive buffers. Four rules
+hold here:
+
+- Everything that is sent goes through one queue in the order in which h2 was told of it, and leaves by `sendmsg` at
+  once if the socket takes it; a writer task waits only for a socket that is full.
+- Bulk data never passes through h2: `H2Stream.send_views` puts frame headers and the caller's own buffers into the
+  queue and takes their size from both flow-control windows itself.
+- Memory is bounded: a bulk sender has one burst under way, and while a peer does not read our answers, we stop
+  reading its requests.
+- A peer that makes work without using it is told ENHANCE_YOUR_CALM and closed (see `_Budget`).
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, cast
+
+import grpclib.protocol as grpclib_protocol
+import h2.events
+import trio
+from h2.config import H2Configuration
+from h2.connection import ConnectionInputs, H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+from hyperframe.frame import Frame, GoAwayFrame, SettingsFrame
+
+from vx.rpc.wire import Buffer, Wire
+
+log = logging.getLogger(__name__)
+
+Headers = list[tuple[str, str]]
+
+BURST = 512 * 1024
+"""Bytes that one bulk sender queues at a time."""
+MAX_FRAME = 256 * 1024
+"""Our own bound on DATA frames, whatever the peer allows: a frame cannot be interrupted by another stream's."""
+_MAX_BUFFERS = 64
+"""Buffers in one `sendmsg`; the kernel's limit is 1024, but more of them bring nothing."""
+_MAX_CONTROL = 256 * 1024
+"""Bytes of answers (all but bulk data) that may wait for the peer before we stop reading from it."""
+_RECEIVE_WINDOW = 1 << 20
+"""Flow-control window for what clients send: their requests, one message each."""
+_LINGER_S = 1.0
+_PING_TIMEOUT_S = 20.0
+_MAX_STREAM_ID = 2**31 - 1
+
+
+class _ServerH2(H2Connection):
+    """h2's state of a server connection, without the two places where it gives up a connection too early."""
+
+    # h2 remembers how each of the last 65,536 streams ended; that is megabytes for a client that polls for a day.
+    MAX_CLOSED_STREAMS = 1024
+
+    def __init__(self, max_streams: int) -> None:
+        super().__init__(
+            H2Configuration(
+                client_side=False,
+                header_encoding="latin-1",  # any byte decodes; what is not ASCII fails later, as metadata of one call
+                validate_inbound_headers=False,
+                validate_outbound_headers=False,
+                normalize_inbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        self.max_streams = max_streams
+        self._announced = {
+            SettingCodes.ENABLE_PUSH: 0,
+            SettingCodes.MAX_CONCURRENT_STREAMS: max_streams,
+            SettingCodes.INITIAL_WINDOW_SIZE: _RECEIVE_WINDOW,
+            SettingCodes.MAX_HEADER_LIST_SIZE: self.DEFAULT_MAX_HEADER_LIST_SIZE,
+        }
+        # h2 ends the connection when a peer opens a stream too many. It is told of no limit, so that the handler can
+        # refuse the one stream; the peer is told the real one.
+        limits = {**self._announced, SettingCodes.MAX_CONCURRENT_STREAMS: _MAX_STREAM_ID}
+        self.local_settings = Settings(client=False, initial_values=limits)
+        self.local_settings.acknowledge()
+
+    def begin(self) -> None:
+        """Queue our SETTINGS and open the connection's window."""
+        self.initiate_connection()
+        self.clear_outbound_data_buffer()  # what h2 would announce: its own limits, not ours
+        self._prepare_for_sending(
+            [SettingsFrame(0, settings={int(code): value for code, value in self._announced.items()})]
+        )
+        self.increment_flow_control_window(_RECEIVE_WINDOW - 65_535)
+
+    def go_away(self, last_stream_id: int, code: ErrorCodes, reason: bytes = b"") -> None:
+        """Queue a GOAWAY that leaves the streams that are open alone, unlike h2's `close_connection`."""
+        self._prepare_for_sending([GoAwayFrame(0, last_stream_id, code, reason)])
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
+        # The peer will open no more streams; those that are open go on (RFC 9113, 6.8). h2 would close all.
+        self.state_machine.process_input(ConnectionInputs.RECV_PING)  # legal in every open state, changes none
+        return [], []
+
+
+class _Budget:
+    """How much unasked-for work a peer may cause: a token bucket.
+
+    The numbers for resets are those that nghttp2 documents for its servers (a burst of 1,000, then 33 a second).
+    """
+
+    def __init__(self, burst: int, per_s: float) -> None:
+        self._burst = burst
+        self._per_s = per_s
+        self._left = float(burst)
+        self._at = trio.current_time()
+
+    def give(self, tokens: float) -> None:
+        self._left = min(self._burst, self._left + tokens)
+
+    def take(self, tokens: float = 1) -> bool:
+        """Whether it was still affordable."""
+        now = trio.current_time()
+        self.give((now - self._at) * self._per_s)
+        self._at = now
+        self._left -= tokens
+        return self._left >= 0
+
+
+class _Signal:
+    """What grpclib's processor sets and one task at a time waits for; every wait is for a set that comes after."""
+
+    def __init__(self) -> None:
+        self._event: trio.Event | None = None
+
+    def set(self) -> None:
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+    async def wait(self) -> None:
+        if self._event is None:
+            self._event = trio.Event()
+        await self._event.wait()
+
+
+class StreamGoneError(Exception):
+    """The stream was reset or its connection ended: nothing can be sent on it any more."""
+
+
+class TruncatedError(Exception):
+    """The peer ended its side of the stream within a message."""
+
+
+class _Inbox:
+    """Received DATA of one stream, acknowledged (its window given back) as it is read."""
+
+    def __init__(self, ack: Callable[[int], None]) -> None:
+        self._ack = ack
+        self._data = bytearray()
+        self._unacked = 0
+        self._eof = False
+        self._changed = _Signal()
+
+    def add(self, data: bytes, ack_size: int) -> None:
+        self._data += data
+        self._unacked += ack_size
+        self._changed.set()
+
+    def eof(self) -> None:
+        self._eof = True
+        self._changed.set()
+
+    async def read(self, size: int) -> bytes:
+        """Exactly `size` bytes, or none at the end of the stream. TruncatedError where it ends in between."""
+        while len(self._data) < size and not self._eof:
+            self._give_back()
+            await self._changed.wait()
+        self._give_back()
+        if len(self._data) < size:
+            if self._data:
+                raise TruncatedError
+            return b""
+        data = bytes(self._data[:size])
+        del self._data[:size]
+        return data
+
+    def _give_back(self) -> None:
+        size, self._unacked = self._unacked, 0
+        self._ack(size)
+
+    def unacked_size(self) -> int:
+        size, self._unacked = self._unacked, 0
+        return size
+
+
+class Peer:
+    """Who is on the other side, in grpclib's form."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def addr(self) -> tuple[str, int] | str:
+        return self._wire.peer
+
+
+class H2Stream(grpclib_protocol.Stream):
+    """One call's stream, as `grpclib.server.Stream` uses it."""
+
+    id: int
+    connection: Connection  # type: ignore[assignment]  # grpclib's own is tied to asyncio
+
+    def __init__(self, connection: Connection, h2_connection: _ServerH2, stream_id: int) -> None:
+        # Not super().__init__: it makes asyncio events. These are all the attributes that grpclib's server side uses.
+        self.id = stream_id
+        self.connection = connection
+        self.wrapper = None
+        self.window_updated = _Signal()  # type: ignore[assignment]
+        self.buffer = _Inbox(partial(connection.ack, stream_id))  # type: ignore[assignment]
+        self._h2_connection = h2_connection
+
+    def _h2_stream(self) -> Any:
+        stream = self._h2_connection.streams.get(self.id)
+        if stream is None or stream.closed or self.connection.is_closing():
+            raise StreamGoneError
+        return stream
+
+    async def send_headers(self, headers: Headers, end_stream: bool = False) -> None:
+        """Queue a header block. The last one of the stream leaves at once, an earlier one with what follows it."""
+        self._h2_stream()
+        self._h2_connection.send_headers(self.id, headers, end_stream=end_stream)
+        if end_stream:
+            self.connection.flush()
+
+    async def send_data(self, data: bytes, end_stream: bool = False) -> None:
+        """Send one small message."""
+        stream = self._h2_stream()
+        if len(data) <= min(self._window(stream), self._h2_connection.max_outbound_frame_size):
+            self._h2_connection.send_data(self.id, data, end_stream=end_stream)
+            self.connection.flush()
+            await self.connection.wait_control_drained()
+        else:
+            await self.send_views([data])
+            if end_stream:
+                self._h2_stream()
+                self._h2_connection.end_stream(self.id)
+                self.connection.flush()
+
+    def _window(self, stream: Any) -> int:
+        stream_window: int = stream.outbound_flow_control_window
+        return min(self._h2_connection.outbound_flow_control_window, stream_window)
+
+    async def send_views(self, views: Sequence[Buffer]) -> None:
+        """Send bytes as DATA frames, from the caller's own buffers.
+
+        Returns once the kernel has taken all of it, so that the buffers can be filled again. Waits for the peer's
+        windows; cancelled in between, what the kernel has not taken is still queued, so the buffers must then not be
+        reused. StreamGoneError if the stream ends.
+        """
+        connection = self.connection
+        pending = deque(memoryview(view) for view in views if len(view))
+        left = sum(map(len, pending))
+        while left:
+            stream = self._h2_stream()
+            if connection.is_blocked():
+                await connection.wait_drained()  # others may have used up the window meanwhile: look again
+                continue
+            burst = min(self._window(stream), left, BURST)
+            if burst <= 0:
+                await self.window_updated.wait()
+                continue
+            connection.queue_bulk(self.id, pending, burst)
+            self._h2_connection.outbound_flow_control_window -= burst
+            stream.outbound_flow_control_window -= burst
+            left -= burst
+            connection.flush()
+            if connection.is_blocked():
+                await connection.wait_drained()
+            else:
+                await trio.lowlevel.checkpoint()
+
+    def reset_nowait(self, error_code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
+        self._h2_connection.reset_stream(self.id, error_code=error_code)
+        self.connection.flush()
+
+    @property
+    def closable(self) -> bool:
+        try:
+            self._h2_stream()
+        except StreamGoneError:
+            return False
+        return True
+
+    def __terminated__(self, reason: str) -> None:
+        self.window_updated.set()
+        self.buffer.eof()
+
+
+class Connection:
+    """One client. `run` serves it until it ends; the connection then leaves no task, no socket and no call behind."""
+
+    # Counters that grpclib's classes add to.
+    streams_started = streams_succeeded = streams_failed = 0
+    data_sent = data_received = messages_sent = messages_received = 0
+    last_stream_created: float | None = None
+    last_data_received: float | None = None
+    last_message_sent: float | None = None
+    last_message_received: float | None = None
+
+    def __init__(self, wire: Wire, *, max_streams: int, keepalive_s: float) -> None:
+        self._wire = wire
+        self._keepalive_s = keepalive_s
+        self._h2 = _ServerH2(max_streams)
+        self.stream_close_waiter = _Signal()
+        self._out: deque[Buffer] = deque()
+        self._control_bytes = 0
+        self._blocked = False
+        self._closing = False
+        self._refusing = False
+        self._draining = False
+        self._writer_needed = _Signal()
+        self._drained = trio.lowlevel.ParkingLot()
+        self._resets = _Budget(1000, 33)
+        self._frames = _Budget(10_000, 1000)
+        self._last_heard = trio.current_time()
+        self._scope = trio.CancelScope()
+        self._reading = trio.CancelScope()
+
+    async def run(self, make_handler: Callable[[trio.Nursery], grpclib_protocol.AbstractHandler]) -> None:
+        """Serve until the peer leaves or breaks the protocol, or until `drain` has let the last call end.
+
+        `make_handler` gets the nursery that the calls live in. Never raises for what a peer does; when it returns,
+        every call has ended and the socket is closed.
+        """
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self._processor = grpclib_protocol.EventsProcessor(make_handler(nursery), cast(Any, self))
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._keep_alive)
+                    self._h2.begin()
+                    self.flush()
+                    try:
+                        with self._reading:
+                            await self._read()
+                        self.close()
+                        await self._linger()
+                    finally:
+                        self.close()
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._wire.close()
+
+    # ---- in
+
+    async def _read(self) -> None:
+        while not self._closing:
+            try:
+                data = await self._wire.receive()
+            except OSError:
+                return
+            if not data:
+                return
+            self.feed(data)
+            await self.wait_control_drained()
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the peer: start, feed and cancel calls, and send the answers of the protocol itself."""
+        try:
+            events = self._h2.receive_data(data)
+        except ProtocolError as error:
+            log.info("closed %s: %s", self._wire.peer, error)
+            self.flush()  # h2 has queued the GOAWAY
+            self.close()
+            return
+        if events:  # at least one whole frame: a peer that drips bytes is as good as silent
+            self._last_heard = trio.current_time()
+        for event in events:
+            self._handle(event)
+            if self._closing:
+                return
+        self.flush()
+
+    def _handle(self, event: h2.events.Event) -> None:
+        cost = _COSTS.get(type(event), 0)
+        if cost and not self._frames.take(cost):
+            self._calm("too many frames that carry nothing")
+            return
+        match event:
+            case h2.events.RequestReceived():
+                if not self._admits():
+                    self._h2.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+                    self._spend_reset()
+                    return
+            case h2.events.StreamReset():
+                if event.stream_id not in self._processor.streams:
+                    return
+                self._spend_reset()
+            case h2.events.DataReceived() if not event.data:
+                if not self._frames.take():
+                    self._calm("too many empty DATA frames")
+                    return
+            case h2.events.PingAckReceived():
+                self._last_heard = trio.current_time()
+                if self._draining:
+                    self._refuse_new()
+                return
+        if type(event) in self._processor.processors:
+            self._processor.process(event)
+
+    def _admits(self) -> bool:
+        return not self._refusing and len(self._processor.streams) < self._h2.max_streams
+
+    def _spend_reset(self) -> None:
+        if not self._resets.take():
+            self._calm("too many calls begun and given up")
+
+    def _calm(self, why: str) -> None:
+        log.warning("closed %s: %s", self._wire.peer, why)
+        self._h2.go_away(self._h2.highest_inbound_stream_id, ErrorCodes.ENHANCE_YOUR_CALM, why.encode())
+        self.flush()
+        self.close()
+
+    def ack(self, stream_id: int, size: int) -> None:
+        """Give the peer's window back for data that was read."""
+        if size and not self._closing:
+            self._h2.acknowledge_received_data(size, stream_id)
+            self.flush()
+
+    # ---- out
+
+    def queue_bulk(self, stream_id: int, pending: deque[memoryview], size: int) -> None:
+        """Move `size` bytes from the front of `pending` into the queue, framed as DATA."""
+        self._take_from_h2()
+        max_frame = min(self._h2.max_outbound_frame_size, MAX_FRAME)
+        out = self._out
+        while size:
+            self._frames.give(2)  # a reader may update both windows for each frame that it gets
+            frame_left = min(size, max_frame)
+            size -= frame_left
+            out.append(_DATA_HEADER.pack(frame_left >> 8, frame_left & 0xFF, 0, 0, stream_id))
+            while frame_left:
+                view = pending.popleft()
+                if len(view) > frame_left:
+                    pending.appendleft(view[frame_left:])
+                    view = view[:frame_left]
+                out.append(view)
+                frame_left -= len(view)
+
+    def _take_from_h2(self) -> None:
+        data = self._h2.data_to_send()
+        if data:
+            self._control_bytes += len(data)
+            self._out.append(data)
+
+    def flush(self) -> None:
+        """Send what is queued as far as the kernel takes it now; the writer task does the rest."""
+        self._take_from_h2()
+        if not self._blocked and not self._closing:
+            self._send_some()
+
+    def _send_some(self) -> None:
+        out = self._out
+        try:
+            while out:
+                buffers = list(islice(out, _MAX_BUFFERS)) if len(out) > 1 else [out[0]]
+                sent = self._wire.send_nowait(buffers)
+                if not sent:
+                    self._blocked = True
+                    self._writer_needed.set()
+                    return
+                while sent:
+                    first = out[0]
+                    if sent >= len(first):
+                        sent -= len(first)
+                        out.popleft()
+                    else:
+                        out[0] = memoryview(first)[sent:]
+                        sent = 0
+        except OSError as error:
+            log.debug("lost %s: %s", self._wire.peer, error)
+            self._abandon()
+            return
+        self._control_bytes = 0
+        self._blocked = False
+        self._drained.unpark_all()
+
+    async def _write(self) -> None:
+        while True:
+            if not self._blocked:
+                await self._writer_needed.wait()
+            await self._wire.wait_writable()
+            self._send_some()
+
+    def is_blocked(self) -> bool:
+        """Whether bytes wait for the peer to read."""
+        return self._blocked
+
+    async def wait_drained(self) -> None:
+        """Wait until all that was queued is with the kernel. StreamGoneError if the connection ends instead."""
+        while self._blocked and not self._closing:
+            await self._drained.park()
+        if self._closing:
+            raise StreamGoneError
+
+    async def wait_control_drained(self) -> None:
+        """Wait while the peer leaves too many of our answers unread."""
+        while self._control_bytes > _MAX_CONTROL and self._blocked and not self._closing:
+            await self._drained.park()
+
+    # ---- life
+
+    async def _keep_alive(self) -> None:
+        while True:
+            idle_until = self._last_heard + self._keepalive_s
+            if trio.current_time() < idle_until:
+                await trio.sleep_until(idle_until)
+                continue
+            asked = trio.current_time()
+            self._h2.ping(_ALIVE_PING)
+            self.flush()
+            await trio.sleep(_PING_TIMEOUT_S)
+            if self._last_heard < asked:
+                log.info("lost %s: silent for %.0f s", self._wire.peer, trio.current_time() - self._last_heard)
+                self._abandon()
+                return
+
+    async def drain(self) -> None:
+        """Ask the peer to go elsewhere, let its calls end, then close.
+
+        The first GOAWAY names no last stream, so that calls on their way are still taken; once the PING behind it
+        comes back (or does not, for a second), the second one does (RFC 9113, 6.8), and later calls are refused.
+        """
+        if self._draining or self._closing:
+            return
+        self._draining = True
+        self._h2.go_away(_MAX_STREAM_ID, ErrorCodes.NO_ERROR)
+        self._h2.ping(_DRAIN_PING)
+        self.flush()
+        await trio.sleep(_LINGER_S)
+        self._refuse_new()
+
+    def _refuse_new(self) -> None:
+        if self._refusing or self._closing:
+            return
+        self._refusing = True
+        self._h2.go_away(self._h2.highest_inbound_stream_id, ErrorCodes.NO_ERROR)
+        self.flush()
+        self.call_ended()
+
+    def call_ended(self) -> None:
+        """A call was released: the last one of a connection that drains closes it."""
+        if self._refusing and not self._processor.streams:
+            self.close()
+
+    def create_stream(self, *, stream_id: int) -> H2Stream:
+        return H2Stream(self, self._h2, stream_id)
+
+    def get_peer(self) -> Peer:
+        return Peer(self._wire)
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def ping_ack_process(self) -> None:
+        """For grpclib's processor; PING answers are handled before it sees them."""
+
+    def close(self) -> None:
+        """Cancel all calls and end the connection, once what is queued has had a moment to leave."""
+        if not self._closing:
+            self._closing = True
+            self._processor.close()
+            self._drained.unpark_all()
+            self._reading.cancel()
+
+    def _abandon(self) -> None:
+        """End it at once: nobody is there to read what is queued."""
+        self.close()
+        self._scope.cancel()
+
+    async def _linger(self) -> None:
+        # Closing a TCP socket with unread input resets it, and the peer might lose the GOAWAY that says why.
+        with trio.move_on_after(_LINGER_S):
+            while self._blocked:
+                await self._drained.park()
+            try:
+                self._wire.send_eof()
+                while await self._wire.receive():
+                    pass
+            except OSError:
+                return
+
+
+_COSTS: dict[type[h2.events.Event], int] = {
+    h2.events.PingReceived: 1,
+    h2.events.RemoteSettingsChanged: 1,
+    h2.events.SettingsAcknowledged: 1,
+    h2.events.PriorityUpdated: 1,
+    h2.events.WindowUpdated: 1,
+    h2.events.UnknownFrameReceived: 1,
+}
+_DATA_HEADER = struct.Struct("!HBBBL")
+_ALIVE_PING = b"vx-alive"
+_DRAIN_PING = b"vx-drain"

@@ -1,0 +1,47 @@
+"""The times of the contract: text on the wire, integer microseconds since 1970-01-01 UTC inside.
+
+The wire's form is `20260511T080411.155000`, UTC. ISO 8601 with `Z` or an offset is read too; a time without an offset
+is UTC.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_COMPACT = re.compile(r"(\d{8}T\d{6})(?:\.(\d{1,6}))?", re.ASCII)
+
+ALLOWED = "YYYYMMDDTHHMMSS[.ffffff] in UTC, or ISO 8601 with Z or an offset"
+
+
+def from_datetime(moment: datetime) -> int:
+    """Microseconds since 1970 of an aware datetime, exactly."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def to_datetime(us: int) -> datetime:
+    """The UTC datetime of `us`. OverflowError outside of the years 1 to 9999."""
+    return _EPOCH + us * _MICROSECOND
+
+
+def parse_timestamp(text: str) -> int:
+    """Microseconds since 1970 of a time as the contract writes it. ValueError says what is allowed."""
+    match = _COMPACT.fullmatch(text)
+    try:
+        if match:
+            moment = datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+            return from_datetime(moment) + int((match[2] or "").ljust(6, "0"))
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return from_datetime(moment.astimezone(UTC))
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is not a time: {ALLOWED}") from None
+
+
+def format_timestamp(us: int) -> str:
+    """The wire's form, always with six digits of fraction."""
+    moment = to_datetime(us)
+    return f"{moment.year:04}{moment:%m%dT%H%M%S.%f}"  # %Y does not pad
