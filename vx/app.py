@@ -25,6 +25,7 @@ from vx.config import Config
 from vx.errors import Kind, VxError
 from vx.rpc.server import Limits, Server, describe, open_listener
 from vx.rpc.services import ExportService
+from vx.rpc.tls import server_context
 from vx.session.registry import Lifetimes, Registry
 from vx.session.store import MemoryStore
 from vx.worker import WorkerLimits, WorkerPool
@@ -68,7 +69,7 @@ async def serve(config: Config, *, stop: trio.Event, announce: Callable[[list[st
     """Serve until `stop` is set and all that was under way has ended.
 
     `announce` gets the addresses once connections are accepted. VxError if the state directory or an address cannot
-    be had. Cancelled, it ends calls and workers at once.
+    be had, ConfigError if it is the certificate or its key. Cancelled, it ends calls and workers at once.
     """
     lifetimes = Lifetimes(
         running=config.lifetimes.running_s,
@@ -83,6 +84,7 @@ async def serve(config: Config, *, stop: trio.Event, announce: Callable[[list[st
         max_message=config.max_message_kb << 10,
         keepalive_s=config.keepalive_s,
     )
+    tls = server_context(config.tls.certificate, config.tls.key) if config.tls else None
     with _locked(config.state_dir):
         async with trio.open_nursery() as sessions:
             registry = Registry(
@@ -91,7 +93,7 @@ async def serve(config: Config, *, stop: trio.Event, announce: Callable[[list[st
             await registry.sweep()
             async with trio.open_nursery() as reaper:
                 reaper.start_soon(registry.deadlines.reap, registry.expire)
-                server = Server([ExportService(registry, config)], limits)
+                server = Server([ExportService(registry, config)], limits, tls=tls)
                 listeners = [open_listener(address) for address in config.listen]
                 async with trio.open_nursery() as transport:
                     transport.start_soon(server.serve, listeners)

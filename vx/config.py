@@ -13,6 +13,7 @@ import json
 import os
 import re
 import tomllib
+import types
 import zoneinfo
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -243,6 +244,15 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     """Address space of each."""
 
 
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """Encryption of all TCP connections, TLS 1.2 and 1.3: `[tls]`. Where it is missing there is none."""
+
+    certificate: Annotated[Path, _text(_absolute, "the absolute path of a PEM file")]
+    """The server's certificate, then those between it and a root that clients know."""
+    key: Annotated[Path, _text(_absolute, "the absolute path of a PEM file")]
+    """The certificate's private key, without a passphrase."""
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """What goes to stderr: `[log]`."""
 
@@ -257,7 +267,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Annotated[Path, _text(_absolute, "an absolute path")]
     """Sessions and their files."""
     insecure: Annotated[bool, _Rule(_flag, "true or false")] = False
-    """Serve more than this machine although anybody may then take any recording, unencrypted."""
+    """Serve more than this machine although anybody may then take any recording."""
     shutdown_timeout_s: _Seconds = 30
     """How long calls under way may take after SIGTERM."""
     stop_timeout_s: _Seconds = 10
@@ -272,6 +282,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     lifetimes: Lifetimes = Lifetimes()
     worker: Worker = Worker()
     log: Log = Log()
+    tls: Tls | None = None
     camera: tuple[Camera, ...] = ()
 
     def find_camera(self, access_point: str) -> Camera | None:
@@ -327,6 +338,8 @@ def _read_table(struct: type[_T], raw: Mapping[str, Any], path: str, problems: l
 
 def _read(hint: Any, value: object, path: str, problems: list[str]) -> Any:
     """The value at `path` as the field's type says, which is a rule, a table, or a list of either."""
+    if isinstance(hint, types.UnionType):
+        hint = get_args(hint)[0]  # a table that may be missing altogether
     if get_origin(hint) is tuple:
         item = get_args(hint)[0]
         if not isinstance(value, list):
@@ -402,8 +415,9 @@ def _conflicts(config: Config) -> list[str]:
     ]
     problems += _repeated("listen[{}]", addresses)
     if not config.insecure:
+        missing = "users" if config.tls else "TLS and users"
         problems += [
-            f"listen[{index}]: {_shown(str(address))} can be reached from other machines, and without TLS and users "
+            f"listen[{index}]: {_shown(str(address))} can be reached from other machines, and without {missing} "
             "anybody there may take any recording; allowed is 127.0.0.1, [::1], localhost or unix:///PATH, "
             "or set insecure = true"
             for index, address in enumerate(config.listen)

@@ -46,13 +46,10 @@ class Worker:
     """A running worker process, seen from the server."""
 
     def __init__(self, process: BaseProcess, link: trio.socket.SocketType, multiprocessing_turn: _Turn) -> None:
+        self.pid = process.pid
         self._process = process
         self._link = link
         self._turn = multiprocessing_turn
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
 
     async def receive(self) -> Event | None:
         """The next event; None once the process has closed its end, whether or not it sent `Ended` before."""
@@ -92,10 +89,13 @@ class Worker:
 
 
 class WorkerPool:
-    """Starts workers; owns the fork server behind them."""
+    """Starts workers; owns the fork server behind them. `main` is what they run, given the encoded job."""
 
-    def __init__(self, limits: WorkerLimits) -> None:
+    def __init__(
+        self, limits: WorkerLimits, *, main: Callable[[bytes, socket.socket, WorkerLimits], None] | None = None
+    ) -> None:
         self._limits = limits
+        self._main = main or _work
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["vx.media.export"])
         self._limiter = trio.CapacityLimiter(1)
@@ -114,7 +114,7 @@ class WorkerPool:
         with trio.socket.from_stdlib_socket(ours) as link:
             with theirs:
                 process = self._context.Process(
-                    target=_work, args=(encode(job), theirs, self._limits), name="vx-worker", daemon=True
+                    target=self._main, args=(encode(job), theirs, self._limits), name="vx-worker", daemon=True
                 )
                 await self._turn(process.start)
             worker = Worker(process, link, self._turn)
@@ -172,12 +172,7 @@ def _work(job: bytes, sock: socket.socket, limits: WorkerLimits) -> None:
     """A worker process's main function. Ends by `os._exit`: a reader stuck in a dead camera is left behind."""
     from vx.media.export import run
 
-    # Ctrl-C on a terminal and systemd's stop go to every process; the server decides what becomes of its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.nice(limits.nice)
-    resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _restrict(limits)
     link = _ChildLink(sock)
     threading.Thread(target=link.listen, name="commands", daemon=True).start()
     try:
@@ -190,3 +185,12 @@ def _work(job: bytes, sock: socket.socket, limits: WorkerLimits) -> None:
     with contextlib.suppress(OSError):
         link.send(ended)
     os._exit(0)
+
+
+def _restrict(limits: WorkerLimits) -> None:
+    # Ctrl-C on a terminal and systemd's stop go to every process; the server decides what becomes of its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.nice(limits.nice)
+    resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold what the camera saw

@@ -242,7 +242,7 @@ def _year(fields: Fields) -> int | None:
     if "Y" in fields:
         return fields["Y"]
     if "y" in fields:
-        return fields["y"] + (2000 if fields["y"] < 69 else 1900)
+        return 2000 + fields["y"]  # nothing was recorded to files before
     return None
 
 

@@ -7,7 +7,7 @@ import contextlib
 import enum
 import logging
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
@@ -15,7 +15,6 @@ import betterproto
 from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
-from h2.exceptions import H2Error
 
 from vx.cli.values import plain
 from vx.config import Address
@@ -44,13 +43,23 @@ class Exit(enum.IntEnum):
 class ClientError(Exception):
     """An expected failure: told in one line, without a traceback."""
 
-    def __init__(self, text: str, status: Exit = Exit.FAILED, *, code: str = "", passing: bool = False) -> None:
+    def __init__(
+        self,
+        text: str,
+        status: Exit = Exit.FAILED,
+        *,
+        code: str = "",
+        passing: bool = False,
+        document: Mapping[str, object] | None = None,
+    ) -> None:
         super().__init__(plain(text))
         self.status = status
         self.code = code
         """Name of the gRPC status, if it was the server's answer."""
         self.passing = passing
         """The same call may work a little later."""
+        self.document = document or {}
+        """What there is all the same, for --json."""
 
 
 _EXIT_OF = {
@@ -99,6 +108,7 @@ class Client:
         self._address = address
         self._pause = pause
         self._warn = warn
+        self._reached = False
 
     async def pause(self, seconds: float) -> None:
         """Wait, by the clock that the client was given."""
@@ -169,6 +179,7 @@ class Client:
                         message = await stream.recv_message()
                     if message is None:
                         return
+                    self._reached = True
                     yield message
 
     async def until_it_works(self, call: Callable[[], Awaitable[_T]], backoff: Backoff) -> _T:
@@ -183,8 +194,11 @@ class Client:
                 return result
 
     async def wait_or_raise(self, failure: ClientError, backoff: Backoff) -> None:
-        """Wait before another try; raises `failure` itself where there is no point in one."""
-        if not failure.passing:
+        """Wait before another try; raises `failure` itself where there is no point in one.
+
+        A server that has never answered is not waited for: more likely its address is wrong.
+        """
+        if not (failure.passing and self._reached):
             raise failure
         seconds = backoff.next_s()
         if seconds is None:
@@ -197,7 +211,9 @@ class Client:
         """Translate what grpclib, sockets and deadlines raise."""
         try:
             yield
+            self._reached = True
         except GRPCError as error:
+            self._reached |= error.status is not Status.UNAVAILABLE
             status = _EXIT_OF.get(error.status, Exit.FAILED)
             text = error.message or error.status.name.replace("_", " ").lower()
             raise ClientError(
@@ -209,7 +225,7 @@ class Client:
             raise self._unreachable("connection refused; is `vx serve` running there?") from None
         except OSError as error:
             raise self._unreachable(error.strerror or str(error)) from None
-        except (StreamTerminatedError, ProtocolError, H2Error) as error:
+        except (StreamTerminatedError, ProtocolError) as error:
             raise self._unreachable(f"the connection broke ({error})") from None
         except (ValueError, IndexError, struct.error):
             raise ClientError(f"{self._address} answered with something that is no message of the contract") from None

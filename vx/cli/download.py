@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vx.cli.client import Backoff, Client, Exit, ClientError
+from vx.cli.client import Backoff, Client, ClientError, Exit
 from vx.cli.values import plain
 from vx.rpc.generated.axxonsoft.bl import mmexport
 
@@ -34,8 +34,8 @@ async def download(
 ) -> None:
     """Fetch `file` to `target`; goes on with what an earlier try left, tries again where the connection breaks.
 
-    ClientError where it cannot be had, isn't what the server promised, or would overwrite something (unless `force`). What
-    has come stays in the `.part` file for the next time, unless it is wrong. Cancelled: likewise.
+    ClientError where it cannot be had, isn't what the server promised, or would overwrite something (unless `force`).
+    What has come stays in the `.part` file for the next time, unless it is wrong. Cancelled: likewise.
     """
     if not force:
         _refuse_existing(target)

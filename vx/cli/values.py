@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from vx.timestamps import parse_timestamp, to_datetime
 
@@ -37,7 +38,7 @@ def show_time(us: int) -> str:
     """For people: `2026-05-11 08:04:11.155 UTC`, the fraction only where there is one."""
     moment = to_datetime(us)
     fraction = f".{moment.microsecond:06}".rstrip("0") if moment.microsecond else ""
-    return f"{moment:%Y-%m-%d %H:%M:%S}{fraction} UTC"
+    return f"{moment.replace(tzinfo=None).isoformat(' ', 'seconds')}{fraction} UTC"
 
 
 def show_wire_time(text: str) -> str:
@@ -64,8 +65,8 @@ def parse_size(text: str) -> int:
     if match := _SIZE.fullmatch(text.strip()):
         whole, fraction, prefix, binary = match.groups()
         power = " kmgt".index(prefix.lower()) if prefix else 0
-        unit = pow(1024 if binary else 1000, power)
-        size = int(whole) * unit + int(fraction or 0) * unit // 10 ** len(fraction or "")
+        unit = (1024 if binary else 1000) ** Decimal(power)
+        size = int(Decimal(f"{whole}.{fraction or 0}") * unit)
         if 0 < size < 1 << 63:
             return size
     raise ValueError(f"{text!r} is not a size; allowed are bytes, at least 1, or 100MB, 1.5GB, 64MiB")

@@ -229,6 +229,8 @@ class Overhead:
     fixed: int
     packet: int
     group: int
+    """For each run of packets under one header: it ends with the group of pictures, or after `group_us`."""
+    group_us: int
 
 
 @dataclass
@@ -239,9 +241,10 @@ class Budget:
     overhead: Overhead
     used: int = 0
 
-    def cost(self, payload: int, packets: int) -> int:
+    def cost(self, payload: int, packets: int, lasts_us: int) -> int:
         """What a group of pictures with its sound takes."""
-        return payload + packets * self.overhead.packet + self.overhead.group
+        runs = 2 + max(0, lasts_us) // self.overhead.group_us
+        return payload + packets * self.overhead.packet + runs * self.overhead.group
 
     def fits(self, cost: int, reserve: int = 0) -> bool:
         """Whether it still has room."""

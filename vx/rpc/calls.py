@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
+from math import inf
 from typing import Any
 
 import grpclib.server
@@ -26,11 +27,24 @@ from grpclib.protocol import AbstractHandler
 from h2.errors import ErrorCodes
 
 from vx.errors import VxError
-from vx.rpc.codec import Bulk, Codec, MalformedError, message_prefix
-from vx.rpc.connection import Connection, H2Stream, Headers, StreamGoneError, TruncatedError
+from vx.rpc.codec import SMALL, Bulk, Codec, MalformedError, TooManyFieldsError, count_fields, message_prefix
+from vx.rpc.connection import (
+    MESSAGE_S,
+    Connection,
+    H2Stream,
+    Headers,
+    StreamGoneError,
+    TooSlowError,
+    TruncatedError,
+)
 from vx.rpc.status import to_grpc_error
 
 log = logging.getLogger(__name__)
+
+_MAX_STATUS_TEXT = 600
+_codec = Codec()
+_one_at_a_time = trio.CapacityLimiter(1)
+"""For decoding: threads take turns anyhow, and they take turns with everybody else's calls too."""
 
 _current_call: ContextVar[ServerStream] = ContextVar("vx_call")
 
@@ -40,14 +54,38 @@ def current_call() -> ServerStream:
     return _current_call.get()
 
 
+class Arrivals:
+    """The memory for requests of which a part has come, of all calls of a server together.
+
+    Without a bound, a few peers could have it fill up with large messages that never end.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Room for a message of `size` bytes. GRPCError(RESOURCE_EXHAUSTED) if there is none."""
+        if size > self._free:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, "too many large requests arrive at once; try again later")
+        self._free -= size
+        try:
+            yield
+        finally:
+            self._free += size
+
+
 class ServerStream(grpclib.server.Stream[Any, Any]):
     """grpclib's view of a call for its handler, with receiving made strict and sending made fast."""
 
     _stream: H2Stream
 
-    def __init__(self, stream: H2Stream, name: str, method: Method, *, max_message: int, **kwargs: Any) -> None:
+    def __init__(
+        self, stream: H2Stream, name: str, method: Method, *, max_message: int, arrivals: Arrivals, **kwargs: Any
+    ) -> None:
         super().__init__(stream, name, method.cardinality, method.request_type, method.reply_type, **kwargs)
         self._max_message = max_message
+        self._arrivals = arrivals
         self._scope = trio.CancelScope()
         self._failure: GRPCError | None = None
 
@@ -57,8 +95,11 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
             self._scope.deadline = trio.current_time() + self.deadline.time_remaining()
         _current_call.set(self)
         failure: GRPCError | None = None
-        with self._scope:
-            failure = await self._guard(handler)
+        try:
+            with self._scope:
+                failure = await self._guard(handler)
+        except Exception as error:  # noqa: BLE001  # what tasks of the handler raised while they were cancelled
+            return _translated(error, self._method_name)
         if self._scope.cancelled_caught:
             return self._failure or GRPCError(Status.DEADLINE_EXCEEDED, "the deadline of the call has passed")
         return failure
@@ -81,9 +122,10 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
         """The next request, or None at the end of the client's stream.
 
         GRPCError as gRPC's own servers answer: UNIMPLEMENTED to a compressed message, RESOURCE_EXHAUSTED to one that
-        is too large, INTERNAL to one that is cut off, malformed, or missing.
+        is too large, INTERNAL to one that is cut off, malformed, or missing, DEADLINE_EXCEEDED to one that takes
+        longer than `MESSAGE_S`.
         """
-        prefix = await self._receive(5)
+        prefix = await self._receive(5, may_idle=self._cardinality.client_streaming)
         if not prefix:
             if self._cardinality.client_streaming or self._messages_received:
                 return None
@@ -95,21 +137,32 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
             raise GRPCError(
                 Status.RESOURCE_EXHAUSTED, f"the message has {size} bytes; at most {self._max_message} are allowed"
             )
-        data = await self._receive(size)
+        if self._stream.has_data(size):
+            data = await self._receive(size)
+        else:
+            with self._arrivals.hold(size):
+                data = await self._receive(size)
         if len(data) < size:
             raise GRPCError(Status.INTERNAL, "the call ended within a message")
         try:
-            message = self._codec.decode(data, self._recv_type)
+            message = await _decode(data, self._recv_type)
         except MalformedError as error:
             raise GRPCError(Status.INTERNAL, f"malformed request: {error}") from None
+        except TooManyFieldsError as error:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, str(error)) from None
         self._messages_received += 1
         return message
 
-    async def _receive(self, size: int) -> bytes:
+    async def _receive(self, size: int, *, may_idle: bool = False) -> bytes:
+        deadline = inf if may_idle else trio.current_time() + MESSAGE_S
         try:
-            return await self._stream.recv_data(size)
+            return await self._stream.recv_data(size, deadline)
         except TruncatedError:
             raise GRPCError(Status.INTERNAL, "the call ended within a message") from None
+        except TooSlowError:
+            raise GRPCError(
+                Status.DEADLINE_EXCEEDED, f"the request message did not come within {MESSAGE_S:.0f} s"
+            ) from None
 
     async def send_message(self, message: Any) -> None:
         """Send a message, an `Encoded` one, or a `Bulk` of several."""
@@ -121,6 +174,12 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
             data = self._codec.encode(message, self._send_type)
             await self._stream.send_data(message_prefix(len(data)) + data)
         self._send_message_done = True
+
+
+async def _decode(data: bytes, message_type: Any) -> Any:
+    if count_fields(data, message_type) <= SMALL:
+        return _codec.decode_checked(data, message_type)
+    return await trio.to_thread.run_sync(_codec.decode_checked, data, message_type, limiter=_one_at_a_time)
 
 
 class StreamsResponses:
@@ -142,14 +201,20 @@ class CallHandler(AbstractHandler):
     """The calls of one connection."""
 
     def __init__(
-        self, connection: Connection, nursery: trio.Nursery, methods: Mapping[str, Method], *, max_message: int
+        self,
+        connection: Connection,
+        nursery: trio.Nursery,
+        methods: Mapping[str, Method],
+        *,
+        max_message: int,
+        arrivals: Arrivals,
     ) -> None:
         self._connection = connection
         self._nursery = nursery
         self._methods = methods
         self._max_message = max_message
+        self._arrivals = arrivals
         self._scopes: dict[H2Stream, trio.CancelScope] = {}
-        self._codec = Codec()
         self._dispatch = _DispatchServerEvents()
 
     def accept(self, stream: Any, headers: Any, release_stream: Callable[[], None]) -> None:
@@ -171,6 +236,10 @@ class CallHandler(AbstractHandler):
                 await self._answer(stream, headers)
         except StreamGoneError:
             pass  # the client left; there is nobody to tell
+        except Exception:  # the edge: what goes wrong with one call may not end the others of its connection
+            log.exception("a call failed before or after its handler")
+            if stream.closable:
+                stream.reset_nowait(ErrorCodes.INTERNAL_ERROR)
         finally:
             del self._scopes[stream]
             release_stream()
@@ -198,7 +267,7 @@ class CallHandler(AbstractHandler):
         try:
             deadline = Deadline.from_headers(headers)
             metadata = decode_metadata(headers)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             await _refuse(stream, 200, Status.INTERNAL, f"malformed headers: {error}")
             return
         call = ServerStream(
@@ -206,7 +275,8 @@ class CallHandler(AbstractHandler):
             path,
             method,
             max_message=self._max_message,
-            codec=self._codec,
+            arrivals=self._arrivals,
+            codec=_codec,
             status_details_codec=None,
             dispatch=self._dispatch,
             deadline=deadline,
@@ -215,7 +285,7 @@ class CallHandler(AbstractHandler):
         call.metadata = metadata
         failure = await call.run(method.func)
         if failure is not None:
-            await call.send_trailing_metadata(status=failure.status, status_message=failure.message)
+            await call.send_trailing_metadata(status=failure.status, status_message=_shortened(failure.message))
             return
         await call.send_trailing_metadata()
         if stream.closable:  # the client has not ended its side; what it may still send, nobody will read
@@ -238,13 +308,22 @@ def _translated(error: Exception, method_name: str) -> GRPCError:
     return GRPCError(Status.INTERNAL, f"the server failed; its log tells more under the reference {reference}")
 
 
+def _shortened(text: str | None) -> str:
+    """`text` as a header can carry it: it may quote what the client sent, and that may be anything of any size.
+
+    Clients refuse long headers, and hpack's Huffman coding takes time with the square of their length.
+    """
+    text = text or ""
+    return text if len(text) <= _MAX_STATUS_TEXT else f"{text[:_MAX_STATUS_TEXT]}…"
+
+
 async def _refuse(stream: H2Stream, http_status: int, status: Status, text: str, *more: tuple[str, str]) -> None:
     """Answer with trailers only."""
     headers = [
         (":status", str(http_status)),
         ("content-type", GRPC_CONTENT_TYPE),
         ("grpc-status", str(status.value)),
-        ("grpc-message", encode_grpc_message(text)),
+        ("grpc-message", encode_grpc_message(_shortened(text))),
         *more,
     ]
     await stream.send_headers(headers, end_stream=True)

@@ -10,7 +10,9 @@ hold here:
   queue and takes their size from both flow-control windows itself.
 - Memory is bounded: a bulk sender has one burst under way, and while a peer does not read our answers, we stop
   reading its requests.
-- A peer that makes work without using it is told ENHANCE_YOUR_CALM and closed (see `_Budget`).
+- A peer that makes work without using it is told ENHANCE_YOUR_CALM and closed (see `_Budget`). What one peer sends
+  is dealt with a few frames at a time, so that the others' calls get their turn in between; and what a peer has
+  begun, be it its greeting, a frame or a message, it has to end in time.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
+from math import inf
 from typing import Any, cast
 
 import grpclib.protocol as grpclib_protocol
@@ -29,8 +32,10 @@ import trio
 from h2.config import H2Configuration
 from h2.connection import ConnectionInputs, H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError
+from h2.exceptions import DenialOfServiceError, FrameTooLargeError, ProtocolError
+from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
+from hpack.exceptions import HPACKError
 from hyperframe.frame import Frame, GoAwayFrame, SettingsFrame
 
 from vx.rpc.wire import Buffer, Wire
@@ -47,18 +52,64 @@ _MAX_BUFFERS = 64
 """Buffers in one `sendmsg`; the kernel's limit is 1024, but more of them bring nothing."""
 _MAX_CONTROL = 256 * 1024
 """Bytes of answers (all but bulk data) that may wait for the peer before we stop reading from it."""
-_RECEIVE_WINDOW = 1 << 20
-"""Flow-control window for what clients send: their requests, one message each."""
+_MAX_HEADER_LIST = 16 * 1024
+"""Bytes of one call's headers, as RFC 9113 counts them (6.5.2); encoded they may take no more."""
+_MAX_CONTINUATIONS = 8
+"""Frames that the headers of one call may be spread over."""
+_MAX_REASON = 200
+"""Bytes of explanation in a GOAWAY: some of h2's quote the input."""
+_TURN = 64
+"""Frames of one peer that are dealt with before other tasks get their turn."""
+_GREETING_S = 10.0
+"""How long a new peer may take to acknowledge our SETTINGS, that is, to speak HTTP/2 at all."""
+_FRAME_S = 20.0
+"""How long a peer may take to finish a frame, or a header block, that it has begun."""
+MESSAGE_S = 60.0
+"""How long a peer may take to send a request message once it is expected, or, where a call has several, begun."""
 _LINGER_S = 1.0
 _PING_TIMEOUT_S = 20.0
 _MAX_STREAM_ID = 2**31 - 1
 
 
+class _FrameReader(FrameBuffer):
+    """h2's parser of frames, which now says no before it has kept more than it should."""
+
+    def __next__(self) -> Frame:
+        try:
+            return super().__next__()
+        except StopIteration:
+            # h2 looks at a frame's length when all of it has come.
+            size = int.from_bytes(self._data[:3], "big") if len(self._data) >= 3 else 0
+            if size > self.max_frame_size:
+                raise FrameTooLargeError(
+                    f"a frame of {size} bytes; at most {self.max_frame_size} are allowed"
+                ) from None
+            raise
+
+    def _update_header_buffer(self, f: Frame | None) -> Frame | None:
+        frame = super()._update_header_buffer(f)
+        block = self._headers_buffer
+        if len(block) > _MAX_CONTINUATIONS or (block and sum(len(part.data) for part in block) > _MAX_HEADER_LIST):
+            raise DenialOfServiceError(
+                f"a header block without end; allowed are {_MAX_CONTINUATIONS} frames and {_MAX_HEADER_LIST} bytes"
+            )
+        return frame
+
+    @property
+    def is_amid(self) -> bool:
+        """Whether a frame, or a header block, has begun and not ended."""
+        return bool(self._data or self._headers_buffer)
+
+
 class _ServerH2(H2Connection):
-    """h2's state of a server connection, without the two places where it gives up a connection too early."""
+    """h2's state of a server connection, taken frame by frame, without the places where it gives up a connection too
+    early or trusts a peer too far."""
 
     # h2 remembers how each of the last 65,536 streams ended; that is megabytes for a client that polls for a day.
     MAX_CLOSED_STREAMS = 1024
+    DEFAULT_MAX_HEADER_LIST_SIZE = _MAX_HEADER_LIST
+
+    incoming_buffer: _FrameReader
 
     def __init__(self, max_streams: int) -> None:
         super().__init__(
@@ -75,38 +126,73 @@ class _ServerH2(H2Connection):
         self._announced = {
             SettingCodes.ENABLE_PUSH: 0,
             SettingCodes.MAX_CONCURRENT_STREAMS: max_streams,
-            SettingCodes.INITIAL_WINDOW_SIZE: _RECEIVE_WINDOW,
-            SettingCodes.MAX_HEADER_LIST_SIZE: self.DEFAULT_MAX_HEADER_LIST_SIZE,
+            SettingCodes.MAX_HEADER_LIST_SIZE: _MAX_HEADER_LIST,
         }
         # h2 ends the connection when a peer opens a stream too many. It is told of no limit, so that the handler can
         # refuse the one stream; the peer is told the real one.
         limits = {**self._announced, SettingCodes.MAX_CONCURRENT_STREAMS: _MAX_STREAM_ID}
         self.local_settings = Settings(client=False, initial_values=limits)
         self.local_settings.acknowledge()
+        self.incoming_buffer = _FrameReader(server=True)
+        self.incoming_buffer.max_frame_size = self.max_inbound_frame_size
 
     def begin(self) -> None:
-        """Queue our SETTINGS and open the connection's window."""
+        """Queue our SETTINGS.
+
+        The windows for what clients send stay at HTTP/2's default of 64 KiB: requests are small, and it is what a
+        peer can make us keep without a call that takes it.
+        """
         self.initiate_connection()
         self.clear_outbound_data_buffer()  # what h2 would announce: its own limits, not ours
         self._prepare_for_sending(
             [SettingsFrame(0, settings={int(code): value for code, value in self._announced.items()})]
         )
-        self.increment_flow_control_window(_RECEIVE_WINDOW - 65_535)
 
-    def go_away(self, last_stream_id: int, code: ErrorCodes, reason: bytes = b"") -> None:
+    def next_frame(self) -> tuple[Frame, list[h2.events.Event]] | None:
+        """The next frame in `incoming_buffer` and what it means; None until more bytes come. ProtocolError.
+
+        h2's own `receive_data` is ahead of its events: a stream that one of them opens may be gone by then.
+        """
+        frame = next(self.incoming_buffer, None)
+        return None if frame is None else (frame, self._receive_frame(frame))
+
+    def go_away(self, last_stream_id: int, code: ErrorCodes, reason: str = "") -> None:
         """Queue a GOAWAY that leaves the streams that are open alone, unlike h2's `close_connection`."""
-        self._prepare_for_sending([GoAwayFrame(0, last_stream_id, code, reason)])
+        text = reason.encode(errors="replace")[:_MAX_REASON]
+        self._prepare_for_sending([GoAwayFrame(0, last_stream_id, code, text)])
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
         # The peer will open no more streams; those that are open go on (RFC 9113, 6.8). h2 would close all.
         self.state_machine.process_input(ConnectionInputs.RECV_PING)  # legal in every open state, changes none
         return [], []
 
+    def _receive_settings_frame(self, frame: SettingsFrame) -> tuple[list[Frame], list[h2.events.Event]]:
+        # h2 would keep every setting of the 65,536 that a peer can make up, and walk through all of them each time;
+        # and let the peer choose how much our HPACK encoder remembers, although it need not use what it may.
+        frame.settings = {code: value for code, value in frame.settings.items() if code in _KNOWN_SETTINGS}
+        table_size = frame.settings.get(SettingCodes.HEADER_TABLE_SIZE, 0)
+        frame.settings.update({SettingCodes.HEADER_TABLE_SIZE: _HEADER_TABLE} if table_size > _HEADER_TABLE else {})
+        answer = super()._receive_settings_frame(frame)
+        changes = self.encoder.table_size_changes
+        if len(changes) > 2:  # what is said of them: the smallest, and the last one (RFC 7541, 4.2)
+            changes[:] = [min(changes), changes[-1]]
+        return answer
+
+
+def _code_of(error: ProtocolError) -> ErrorCodes:
+    """What a GOAWAY says of `error`."""
+    if isinstance(error.__cause__, HPACKError) and not isinstance(error, DenialOfServiceError):
+        return ErrorCodes.COMPRESSION_ERROR
+    return ErrorCodes(error.error_code)
+
 
 class _Budget:
     """How much unasked-for work a peer may cause: a token bucket.
 
-    The numbers for resets are those that nghttp2 documents for its servers (a burst of 1,000, then 33 a second).
+    The numbers for resets are those that nghttp2 documents for its servers (a burst of 1,000, then 33 a second). Of
+    frames, each costs a token (a SETTINGS frame `_SETTINGS_COST`), and what brings something is given tokens back: a
+    call for the handful of frames that go with it, full DATA frames, and bytes sent for the windows that a reader
+    updates, in proportion, so that reading a byte at a time is not for free.
     """
 
     def __init__(self, burst: int, per_s: float) -> None:
@@ -152,6 +238,10 @@ class TruncatedError(Exception):
     """The peer ended its side of the stream within a message."""
 
 
+class TooSlowError(Exception):
+    """What was to come on the stream did not come in time."""
+
+
 class _Inbox:
     """Received DATA of one stream, acknowledged (its window given back) as it is read."""
 
@@ -171,19 +261,30 @@ class _Inbox:
         self._eof = True
         self._changed.set()
 
-    async def read(self, size: int) -> bytes:
-        """Exactly `size` bytes, or none at the end of the stream. TruncatedError where it ends in between."""
+    async def read(self, size: int, deadline: float) -> bytes:
+        """Exactly `size` bytes, or none at the end of the stream.
+
+        TruncatedError where it ends in between, TooSlowError where `deadline` (on trio's clock) passes.
+        """
         while len(self._data) < size and not self._eof:
             self._give_back()
-            await self._changed.wait()
+            with trio.CancelScope(deadline=deadline) as waiting:
+                await self._changed.wait()
+            if waiting.cancelled_caught:
+                raise TooSlowError
         self._give_back()
         if len(self._data) < size:
             if self._data:
                 raise TruncatedError
             return b""
-        data = bytes(self._data[:size])
+        with memoryview(self._data) as view:
+            data = bytes(view[:size])
         del self._data[:size]
         return data
+
+    def has(self, size: int) -> bool:
+        """Whether `read` of as much would not wait."""
+        return len(self._data) >= size or self._eof
 
     def _give_back(self) -> None:
         size, self._unacked = self._unacked, 0
@@ -224,6 +325,16 @@ class H2Stream(grpclib_protocol.Stream):
         if stream is None or stream.closed or self.connection.is_closing():
             raise StreamGoneError
         return stream
+
+    def has_data(self, size: int) -> bool:
+        """Whether `recv_data` of as much would not wait."""
+        inbox: _Inbox = cast(Any, self.buffer)
+        return inbox.has(size)
+
+    async def recv_data(self, size: int, deadline: float = inf) -> bytes:
+        """Exactly `size` bytes, or none at the end of the stream. TruncatedError, TooSlowError."""
+        inbox: _Inbox = cast(Any, self.buffer)
+        return await inbox.read(size, deadline)
 
     async def send_headers(self, headers: Headers, end_stream: bool = False) -> None:
         """Queue a header block. The last one of the stream leaves at once, an earlier one with what follows it."""
@@ -267,6 +378,7 @@ class H2Stream(grpclib_protocol.Stream):
                 continue
             burst = min(self._window(stream), left, BURST)
             if burst <= 0:
+                connection.flush()  # the headers must not wait for the window
                 await self.window_updated.wait()
                 continue
             connection.queue_bulk(self.id, pending, burst)
@@ -321,10 +433,12 @@ class Connection:
         self._writer_needed = _Signal()
         self._drained = trio.lowlevel.ParkingLot()
         self._resets = _Budget(1000, 33)
-        self._frames = _Budget(10_000, 1000)
+        self._frames = _Budget(2000, 1000)
+        self._greeted = False
+        self._taken = 0
         self._last_heard = trio.current_time()
         self._scope = trio.CancelScope()
-        self._reading = trio.CancelScope()
+        self._reading = trio.CancelScope(deadline=self._last_heard + _GREETING_S)
 
     async def run(self, make_handler: Callable[[trio.Nursery], grpclib_protocol.AbstractHandler]) -> None:
         """Serve until the peer leaves or breaks the protocol, or until `drain` has let the last call end.
@@ -343,6 +457,8 @@ class Connection:
                     try:
                         with self._reading:
                             await self._read()
+                        if self._reading.cancelled_caught and not self._closing:
+                            self._give_up_waiting()
                         self.close()
                         await self._linger()
                     finally:
@@ -362,62 +478,107 @@ class Connection:
             if not data:
                 return
             self.feed(data)
+            while self.work():
+                await trio.lowlevel.checkpoint()
             await self.wait_control_drained()
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the peer: start, feed and cancel calls, and send the answers of the protocol itself."""
+        """Take bytes from the peer, for `work` to deal with."""
         try:
-            events = self._h2.receive_data(data)
+            self._h2.incoming_buffer.add_data(data)
         except ProtocolError as error:
-            log.info("closed %s: %s", self._wire.peer, error)
-            self.flush()  # h2 has queued the GOAWAY
-            self.close()
-            return
-        if events:  # at least one whole frame: a peer that drips bytes is as good as silent
+            self._fail(_code_of(error), str(error))
+
+    def work(self) -> bool:
+        """Deal with some of what has come: start, feed and cancel calls, and send the answers of the protocol itself.
+
+        True if there may be more to do, after others had their turn.
+        """
+        frames, more = 0, True
+        try:
+            while frames < _TURN and not self._closing:
+                received = self._h2.next_frame()
+                if received is None:
+                    more = False
+                    break
+                frames += 1
+                self._take(*received)
+        except ProtocolError as error:
+            self._fail(_code_of(error), str(error))
+        if self._closing:
+            return False
+        self.flush()
+        if frames:  # a peer that drips bytes is as good as silent
             self._last_heard = trio.current_time()
+        self._expect_rest(begun_now=frames > 0)
+        return more
+
+    def _expect_rest(self, *, begun_now: bool) -> None:
+        """Set the time by which the frame that has begun, if any, must have ended."""
+        if not self._greeted:
+            return
+        deadline = self._reading.deadline
+        if not self._h2.incoming_buffer.is_amid:
+            deadline = inf
+        elif begun_now or deadline == inf:
+            deadline = trio.current_time() + _FRAME_S
+        if deadline != self._reading.deadline:
+            self._reading.deadline = deadline
+
+    def _give_up_waiting(self) -> None:
+        if self._greeted:
+            self._fail(ErrorCodes.ENHANCE_YOUR_CALM, f"a frame was begun and not ended within {_FRAME_S:.0f} s")
+        else:
+            self._fail(ErrorCodes.SETTINGS_TIMEOUT, f"no HTTP/2 within {_GREETING_S:.0f} s")
+
+    def _take(self, frame: Frame, events: list[h2.events.Event]) -> None:
+        if not self._frames.take(_SETTINGS_COST if type(frame) is SettingsFrame else 1):
+            self._fail(ErrorCodes.ENHANCE_YOUR_CALM, "too many frames that bring nothing")
+            return
         for event in events:
             self._handle(event)
             if self._closing:
                 return
-        self.flush()
 
     def _handle(self, event: h2.events.Event) -> None:
-        cost = _COSTS.get(type(event), 0)
-        if cost and not self._frames.take(cost):
-            self._calm("too many frames that carry nothing")
-            return
         match event:
+            case h2.events.DataReceived():
+                if len(event.data) >= _FULL_FRAME:
+                    self._frames.give(1)
             case h2.events.RequestReceived():
                 if not self._admits():
                     self._h2.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
                     self._spend_reset()
                     return
+                self._frames.give(_CALL_FRAMES)
             case h2.events.StreamReset():
-                if event.stream_id not in self._processor.streams:
+                if event.stream_id in self._processor.streams and not self._spend_reset():
                     return
-                self._spend_reset()
-            case h2.events.DataReceived() if not event.data:
-                if not self._frames.take():
-                    self._calm("too many empty DATA frames")
-                    return
+            case h2.events.SettingsAcknowledged():
+                self._greeted = True
             case h2.events.PingAckReceived():
-                self._last_heard = trio.current_time()
                 if self._draining:
                     self._refuse_new()
                 return
+            case h2.events.TrailersReceived():
+                return  # gRPC knows none from a client; that its side has ended is an event of its own
         if type(event) in self._processor.processors:
             self._processor.process(event)
 
     def _admits(self) -> bool:
         return not self._refusing and len(self._processor.streams) < self._h2.max_streams
 
-    def _spend_reset(self) -> None:
-        if not self._resets.take():
-            self._calm("too many calls begun and given up")
+    def _spend_reset(self) -> bool:
+        affordable = self._resets.take()
+        if not affordable:
+            self._fail(ErrorCodes.ENHANCE_YOUR_CALM, "too many calls begun and given up")
+        return affordable
 
-    def _calm(self, why: str) -> None:
-        log.warning("closed %s: %s", self._wire.peer, why)
-        self._h2.go_away(self._h2.highest_inbound_stream_id, ErrorCodes.ENHANCE_YOUR_CALM, why.encode())
+    def _fail(self, code: ErrorCodes, why: str) -> None:
+        """Tell the peer what it did wrong, and end the connection."""
+        level = logging.WARNING if code == ErrorCodes.ENHANCE_YOUR_CALM else logging.INFO
+        log.log(level, "closed %s: %s: %s", self._wire.peer, code.name, why[:_MAX_REASON])
+        self._h2.go_away(self._h2.highest_inbound_stream_id, code, why)
         self.flush()
         self.close()
 
@@ -432,10 +593,10 @@ class Connection:
     def queue_bulk(self, stream_id: int, pending: deque[memoryview], size: int) -> None:
         """Move `size` bytes from the front of `pending` into the queue, framed as DATA."""
         self._take_from_h2()
+        self._frames.give(size / _BYTES_PER_UPDATE)
         max_frame = min(self._h2.max_outbound_frame_size, MAX_FRAME)
         out = self._out
         while size:
-            self._frames.give(2)  # a reader may update both windows for each frame that it gets
             frame_left = min(size, max_frame)
             size -= frame_left
             out.append(_DATA_HEADER.pack(frame_left >> 8, frame_left & 0xFF, 0, 0, stream_id))
@@ -490,6 +651,7 @@ class Connection:
             if not self._blocked:
                 await self._writer_needed.wait()
             await self._wire.wait_writable()
+            self._taken += 1
             self._send_some()
 
     def is_blocked(self) -> bool:
@@ -511,19 +673,27 @@ class Connection:
     # ---- life
 
     async def _keep_alive(self) -> None:
-        while True:
-            idle_until = self._last_heard + self._keepalive_s
-            if trio.current_time() < idle_until:
-                await trio.sleep_until(idle_until)
-                continue
-            asked = trio.current_time()
-            self._h2.ping(_ALIVE_PING)
-            self.flush()
-            await trio.sleep(_PING_TIMEOUT_S)
-            if self._last_heard < asked:
-                log.info("lost %s: silent for %.0f s", self._wire.peer, trio.current_time() - self._last_heard)
+        """Find out whether the peer is still there: whether it answers, and takes what we send."""
+        taken, taken_at = self._taken, trio.current_time()
+        while not self._closing:
+            now = trio.current_time()
+            if self._taken != taken or not self._blocked:
+                taken, taken_at = self._taken, now
+            elif now - taken_at >= self._keepalive_s:
+                log.info("lost %s: it has read nothing for %.0f s", self._wire.peer, now - taken_at)
                 self._abandon()
                 return
+            idle_until = self._last_heard + self._keepalive_s
+            if now < idle_until:
+                await trio.sleep_until(idle_until)
+                continue
+            self._h2.ping(_ALIVE_PING)
+            self.flush()
+            asked, taken_before = now, self._taken
+            await trio.sleep(_PING_TIMEOUT_S)
+            if self._last_heard < asked and self._taken == taken_before and not self._closing:
+                log.info("lost %s: silent for %.0f s", self._wire.peer, trio.current_time() - self._last_heard)
+                self._abandon()
 
     async def drain(self) -> None:
         """Ask the peer to go elsewhere, let its calls end, then close.
@@ -591,14 +761,17 @@ class Connection:
                 return
 
 
-_COSTS: dict[type[h2.events.Event], int] = {
-    h2.events.PingReceived: 1,
-    h2.events.RemoteSettingsChanged: 1,
-    h2.events.SettingsAcknowledged: 1,
-    h2.events.PriorityUpdated: 1,
-    h2.events.WindowUpdated: 1,
-    h2.events.UnknownFrameReceived: 1,
-}
+_KNOWN_SETTINGS = frozenset(map(int, SettingCodes))
+_HEADER_TABLE = 4096
+"""Bytes of header fields that our HPACK encoder remembers, at most."""
+_SETTINGS_COST = 10
+_CALL_FRAMES = 8
+"""Frames that go with a call without being extra work: its HEADERS, small and empty DATA, updates of both windows, and
+the PINGs with which some clients measure the line."""
+_FULL_FRAME = 1024
+"""Bytes from which on a DATA frame costs nothing."""
+_BYTES_PER_UPDATE = 2048
+"""Bytes sent for each of which a reader may update a window."""
 _DATA_HEADER = struct.Struct("!HBBBL")
 _ALIVE_PING = b"vx-alive"
 _DRAIN_PING = b"vx-drain"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,24 @@ from grpclib.const import Handler as Method
 
 from vx.config import Address
 from vx.errors import Kind, VxError
-from vx.rpc.calls import CallHandler
+from vx.rpc.calls import Arrivals, CallHandler
 from vx.rpc.connection import Connection
-from vx.rpc.wire import PlainWire
+from vx.rpc.health import HealthService
+from vx.rpc.reflection import AlphaReflectionService, ReflectionService
+from vx.rpc.tls import TlsWire
+from vx.rpc.wire import PlainWire, Wire
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 256
 _ACCEPT_PAUSE_S = 0.1
 """How long to wait for file descriptors to come free when there are none left to accept with."""
+_ARRIVALS = 4
+"""Requests of the largest size that may be arriving at a time."""
+_HANDSHAKE_S = 10.0
+"""How long a client may take to agree on TLS."""
+_REFUSAL_S = 1.0
+"""How long one that is refused then may take to hear it."""
 
 
 class Service(Protocol):
@@ -101,23 +111,34 @@ def describe(sock: socket.socket) -> str:
 
 
 class Server:
-    """Serves gRPC methods on listeners.
+    """Serves gRPC methods on listeners, and with them the standard services for health and reflection.
 
-    `serve` runs until cancelled, or until `drain` was called and the last call has ended.
+    With `tls`, clients that come over TCP must encrypt; on a Unix socket they never do. `serve` runs until cancelled,
+    or until `drain` was called and the last call has ended.
     """
 
-    def __init__(self, services: Sequence[Service], limits: Limits) -> None:
+    def __init__(self, services: Sequence[Service], limits: Limits, *, tls: ssl.SSLContext | None = None) -> None:
+        self._health = HealthService(_names(services))
+        offered = [*services, self._health]
+        names = [*_names(offered), *_names([ReflectionService([]), AlphaReflectionService([])])]
+        offered += [ReflectionService(names), AlphaReflectionService(names)]
         self._methods: Mapping[str, Method] = {
-            path: method for service in services for path, method in service.__mapping__().items()
+            path: method for service in offered for path, method in service.__mapping__().items()
         }
         self._limits = limits
-        self._connections: set[Connection] = set()
+        self._arrivals = Arrivals(_ARRIVALS * limits.max_message)
+        self._tls = tls
+        self._connections = 0
         self._accepting = trio.CancelScope()
+        self._handshakes: set[trio.CancelScope] = set()
         self._draining = trio.Event()
 
     def drain(self) -> None:
         """Accept nothing more, and let the calls that run end."""
         self._accepting.cancel()
+        for scope in self._handshakes:
+            scope.cancel()
+        self._health.drain()
         self._draining.set()
 
     async def serve(self, listeners: Sequence[socket.socket]) -> None:
@@ -139,46 +160,108 @@ class Server:
                 await trio.lowlevel.wait_readable(listener)
                 try:
                     sock, _ = listener.accept()
-                except (BlockingIOError, ConnectionAbortedError):
+                except BlockingIOError:
                     continue
                 except OSError as error:
+                    if error.errno in _LOST_ON_ARRIVAL:
+                        continue
                     if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                         raise
                     log.warning("cannot accept connections for now: %s", error.strerror)
                     await trio.sleep(_ACCEPT_PAUSE_S)
                     continue
-                if len(self._connections) >= self._limits.max_connections:
-                    log.warning("refused a connection: there are %d already", len(self._connections))
+                if self._connections >= self._limits.max_connections:
+                    log.warning("refused a connection: there are %d already", self._connections)
                     sock.close()
                     continue
-                connections.start_soon(self._serve_connection, sock)
+                self._connections += 1
+                connections.start_soon(self._serve_socket, sock)
         finally:
             trio.lowlevel.notify_closing(listener)
             listener.close()
             if path:
                 _remove_socket(path)
 
-    async def _serve_connection(self, sock: socket.socket) -> None:
-        limits = self._limits
+    async def _serve_socket(self, sock: socket.socket) -> None:
         try:
-            wire = PlainWire(sock)
+            with sock:
+                wire = await self._open_wire(sock)
+                if wire is not None:
+                    await self._serve_connection(wire)
+        except* Exception:  # a group may hold what went wrong beside the cancellation that must go on
+            log.exception("a connection failed")
+        finally:
+            self._connections -= 1
+
+    async def _open_wire(self, sock: socket.socket) -> Wire | None:
+        """None where the client is gone, or does not agree on TLS."""
+        try:
+            if self._tls is None or sock.family == socket.AF_UNIX:
+                return PlainWire(sock)
+            wire = TlsWire(sock, self._tls)
         except OSError:  # gone between the accept and the first look at it
-            sock.close()
-            return
+            return None
+        with trio.CancelScope(deadline=trio.current_time() + _HANDSHAKE_S) as scope:
+            self._handshakes.add(scope)
+            if self._draining.is_set():
+                scope.cancel()
+            try:
+                await wire.handshake()
+            except OSError as error:
+                log.info("refused %s: %s", wire.peer, error)
+                with trio.move_on_after(_REFUSAL_S):
+                    await _refuse(wire)
+            else:
+                return wire
+            finally:
+                self._handshakes.discard(scope)
+                if scope.cancel_called and not self._draining.is_set():
+                    log.info("refused %s: no TLS handshake within %.0f s", wire.peer, _HANDSHAKE_S)
+        return None
+
+    async def _serve_connection(self, wire: Wire) -> None:
+        limits = self._limits
         connection = Connection(wire, max_streams=limits.max_streams, keepalive_s=limits.keepalive_s)
 
         def make_handler(nursery: trio.Nursery) -> CallHandler:
             nursery.start_soon(self._drain_connection, connection)
-            return CallHandler(connection, nursery, self._methods, max_message=limits.max_message)
+            return CallHandler(
+                connection, nursery, self._methods, max_message=limits.max_message, arrivals=self._arrivals
+            )
 
-        self._connections.add(connection)
-        try:
-            await connection.run(make_handler)
-        except Exception:
-            log.exception("a connection with %s failed", wire.peer)
-        finally:
-            self._connections.discard(connection)
+        await connection.run(make_handler)
 
     async def _drain_connection(self, connection: Connection) -> None:
         await self._draining.wait()
         await connection.drain()
+
+
+_LOST_ON_ARRIVAL = {
+    errno.ECONNABORTED,
+    errno.EPROTO,
+    errno.ENOPROTOOPT,
+    errno.EHOSTDOWN,
+    errno.ENONET,
+    errno.EHOSTUNREACH,
+    errno.EOPNOTSUPP,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EPERM,
+    errno.ETIMEDOUT,
+}
+"""What accept() says of a connection that has failed already (accept(2)); the listener is all right."""
+
+
+def _names(services: Sequence[Service]) -> list[str]:
+    """Full names of the services, with their packages."""
+    return list(dict.fromkeys(path.split("/")[1] for service in services for path in service.__mapping__()))
+
+
+async def _refuse(wire: TlsWire) -> None:
+    # Closing a socket with unread input resets it, and the client might lose the alert that says why.
+    try:
+        wire.send_eof()
+        while await wire.receive():
+            pass
+    except OSError:
+        return

@@ -325,10 +325,10 @@ class Registry:
     async def _purge(self, session: _Session) -> None:
         state = lifecycle.advance(session.record.state, lifecycle.Event.PURGED)
         session.record = replace(session.record, state=state, files=())
+        self.deadlines.set(session.record.id, trio.current_time() + self._lifetimes.removed)
         await self._store.save(session.record)
         await _remove_tree(session.folder)
         log.info("session %s: its files were removed for their age", session.record.id)
-        self.deadlines.set(session.record.id, trio.current_time() + self._lifetimes.removed)
 
     async def _forget(self, session: _Session, event: lifecycle.Event) -> None:
         record = session.record

@@ -1,0 +1,313 @@
+"""The error rules of the contract: the code, and the text with the field's path, as a client gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.client import CAMERA, Client, refused
+from tests.server_process import ServerProcess, started_servers
+from tests.stubs import Stubs
+
+BARE_CAMERA = "hosts/Server1/DeviceIpint.9/SourceEndpoint.video:0:0"
+START, END = "20260511T080411", "20260511T080511"
+INVALID, NOT_FOUND, UNBUILT = "INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED"
+
+
+@pytest.fixture(scope="module")
+def client(stubs: Stubs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    folder = tmp_path_factory.mktemp("refusals")
+    config = f"""
+[[camera]]
+access_point = "{CAMERA}"
+display_name = "Entrance"
+  [[camera.archive]]
+  storage = "hosts/Server1/MultimediaStorage.AliceBlue/MultimediaStorage"
+  path = "{folder}/%s.mp4"
+
+[[camera]]
+access_point = "{BARE_CAMERA}"
+"""
+    with started_servers(folder) as start:
+        server: ServerProcess = start(config)
+        client = Client(stubs, server.address)
+        yield client
+        assert client.pages() == []  # after all of it the server still serves, and no session was begun
+        client.channel.close()
+        assert "Traceback" not in server.log  # a refusal is an answer, not a fault of the server
+
+
+def _set(path: str, value: Any) -> Callable[[Client, Any], None]:
+    """Change a field of the options: `archive.sources[0].origin`."""
+
+    def change(client: Client, options: Any) -> None:
+        *parents, name = path.split(".")
+        target = options
+        for parent in parents:
+            field, _, index = parent.rstrip("]").partition("[")
+            target = getattr(target, field)
+            if index:
+                target = target[int(index)]
+        setattr(target, name, value)
+
+    return change
+
+
+def _setting(where: str, kind: str, **values: Any) -> Callable[[Client, Any], None]:
+    """Add a setting of one kind to the list at `where`."""
+
+    def change(client: Client, options: Any) -> None:
+        target = options
+        for part in where.split("."):
+            target = target[0] if part == "0" else getattr(target, part)
+        made = {key: value(client.export) if callable(value) else value for key, value in values.items()}
+        target.append(getattr(client.export, kind)(**made))
+
+    return change
+
+
+def _area(export: Any) -> Any:
+    return export.ViewArea(right=1, bottom=1)
+
+
+def _colour(export: Any) -> Any:
+    return export.ColorInfo(alpha=1)
+
+
+def _clear(*fields: str) -> Callable[[Client, Any], None]:
+    def change(client: Client, options: Any) -> None:
+        for field in fields:
+            target = options
+            *parents, name = field.split(".")
+            for parent in parents:
+                target = getattr(target, parent)
+            target.ClearField(name)
+
+    return change
+
+
+def _live(client: Client, options: Any) -> None:
+    options.live.discrete = True
+
+
+def _mask(client: Client, options: Any) -> None:
+    options.archive.timeline_mask.add(begin_time=START)
+
+
+def _source(**fields: Any) -> Callable[[Client, Any], None]:
+    def change(client: Client, options: Any) -> None:
+        del options.archive.sources[:]
+        source = options.archive.sources.add(origin=CAMERA)
+        for name, value in fields.items():
+            if isinstance(value, list):
+                getattr(source, name).extend(value)
+            else:
+                setattr(source, name, value)
+
+    return change
+
+
+def _mask_filter(client: Client, options: Any) -> None:
+    options.archive.sources[0].mask_filter["d"].allow = True
+
+
+def _source_mask(client: Client, options: Any) -> None:
+    options.archive.sources[0].timeline_mask.add(begin_time=START)
+
+
+def _two_sources(client: Client, options: Any) -> None:
+    options.archive.sources.add(origin=CAMERA)
+
+
+def _pdf(client: Client, options: Any) -> None:
+    options.snapshot.format = 2
+
+
+def _snapshot_setting(client: Client, options: Any) -> None:
+    options.snapshot.settings.add(pdf_layout=1)
+
+
+def _unknown_field(client: Client, options: Any) -> None:
+    options.archive.MergeFromString(b"\xa0\x06\x01")  # field 100
+
+
+def common(**values: Any) -> Callable[[Client, Any], None]:
+    return _setting("settings", "CommonSetting", **values)
+
+
+def stream(**values: Any) -> Callable[[Client, Any], None]:
+    return _setting("stream.settings", "StreamSetting", **values)
+
+
+def of_source(**values: Any) -> Callable[[Client, Any], None]:
+    return _setting("archive.sources.0.settings", "SourceSetting", **values)
+
+
+KEPT_HERE = "results are kept on this server, for DownloadFile"
+NOT_BUILT = "is not built yet"
+A_TIME = "YYYYMMDDTHHMMSS[.ffffff] in UTC, or ISO 8601 with Z or an offset"
+RULES = [
+    # what is changed in a good request, the code, the text
+    (_clear("archive"), INVALID, "archive: is required (the recordings to export from)"),
+    (_clear("stream"), INVALID, "stream: is required, or snapshot"),
+    (_clear("archive.sources"), INVALID, "archive.sources: is empty; at least one source is required"),
+    (_source(origin=""), INVALID, "archive.sources[0].origin: is required: the access point of a camera"),
+    (_source(origin="hosts/x"), NOT_FOUND, "archive.sources[0].origin: there is no camera 'hosts/x'"),
+    (
+        _source(storages=["nowhere"]),
+        NOT_FOUND,
+        f"archive.sources[0].storages[0]: there is no archive 'nowhere' of the camera '{CAMERA}'",
+    ),
+    (
+        _source(origin=BARE_CAMERA),
+        NOT_FOUND,
+        f"archive.sources[0].origin: the camera '{BARE_CAMERA}' has no archive",
+    ),
+    (_source(storages=["a", "b"]), UNBUILT, "archive.sources[0].storages[1]: one archive at a time is exported"),
+    (_source(tracks=["1"]), UNBUILT, f"archive.sources[0].tracks: {NOT_BUILT}"),
+    (_source_mask, UNBUILT, f"archive.sources[0].timeline_mask: {NOT_BUILT}"),
+    (_mask_filter, UNBUILT, f"archive.sources[0].mask_filter: {NOT_BUILT}"),
+    (of_source(mask_detector="x"), UNBUILT, f"archive.sources[0].settings[0].mask_detector: {NOT_BUILT}"),
+    (of_source(crop_area=_area), UNBUILT, f"archive.sources[0].settings[0].crop_area: {NOT_BUILT}"),
+    (_two_sources, UNBUILT, "archive.sources[1]: several sources in one file are not built yet; set discrete"),
+    (_mask, UNBUILT, f"archive.timeline_mask: {NOT_BUILT}"),
+    (_live, UNBUILT, "live: exporting from live cameras is not built yet"),
+    (
+        _set("archive.start_timestamp", ""),
+        INVALID,
+        "archive.start_timestamp: is required: YYYYMMDDTHHMMSS[.ffffff] in UTC, or ISO 8601",
+    ),
+    (
+        _set("archive.start_timestamp", "yesterday"),
+        INVALID,
+        f"archive.start_timestamp: 'yesterday' is not a time: {A_TIME}",
+    ),
+    (
+        _set("archive.end_timestamp", "20261341T000000"),
+        INVALID,
+        f"archive.end_timestamp: '20261341T000000' is not a time: {A_TIME}",
+    ),
+    (
+        _set("archive.end_timestamp", START),
+        INVALID,
+        "archive.end_timestamp: is the same as start_timestamp; the range is empty",
+    ),
+    (_set("stream.format", 2), UNBUILT, "stream.format: AVI is not built yet; MKV and MP4 are"),
+    (_set("stream.format", 3), UNBUILT, "stream.format: EXE is not built yet; MKV and MP4 are"),
+    (_set("stream.format", 77), INVALID, "stream.format: 77 is not a value of StreamTypeEFormat"),
+    (
+        stream(video_quality=0),
+        UNBUILT,
+        "stream.settings[0].video_quality: C_BEST_QUALITY is not built yet; C_NORMAL is",
+    ),
+    (stream(video_codec=3), UNBUILT, "stream.settings[0].video_codec: VC_H264 is not built yet; VC_DEFAULT is"),
+    (stream(audio_quality=7), UNBUILT, "stream.settings[0].audio_quality: C_MEDIUM is not built yet; C_NORMAL is"),
+    (stream(audio_codec=9), INVALID, "stream.settings[0].audio_codec: 9 is not a value of EAudioCodec"),
+    (
+        stream(frame_frequency=1),
+        UNBUILT,
+        "stream.settings[0].frame_frequency: FF_HALF is not built yet; FF_ORIGINAL is",
+    ),
+    (
+        stream(time_lapse=lambda export: export.TimeLapse(speed=2)),
+        UNBUILT,
+        f"stream.settings[0].time_lapse: {NOT_BUILT}",
+    ),
+    (stream(password="s3cret"), UNBUILT, f"stream.settings[0].password: {NOT_BUILT}"),
+    (stream(), INVALID, "stream.settings[0]: holds no setting"),
+    (_pdf, UNBUILT, "snapshot.format: PDF is not built yet; JPEG is"),
+    (_snapshot_setting, UNBUILT, f"snapshot.settings[0].pdf_layout: {NOT_BUILT}"),
+    (common(timestamp_format="%Y"), UNBUILT, f"settings[0].timestamp_format: {NOT_BUILT}"),
+    (common(text_place=_area), UNBUILT, f"settings[0].text_place: {NOT_BUILT}"),
+    (common(text_color=_colour), UNBUILT, f"settings[0].text_color: {NOT_BUILT}"),
+    (common(burn_subtitle=True), UNBUILT, f"settings[0].burn_subtitle: {NOT_BUILT}"),
+    (common(apply_mask=True), UNBUILT, f"settings[0].apply_mask: {NOT_BUILT}"),
+    (common(invert_mask=True), UNBUILT, f"settings[0].invert_mask: {NOT_BUILT}"),
+    (common(highlight_areas=True), UNBUILT, f"settings[0].highlight_areas: {NOT_BUILT}"),
+    (common(subtitle_cast=lambda export: export.SubtitleInfo()), UNBUILT, f"settings[0].subtitle_cast: {NOT_BUILT}"),
+    (common(font=lambda export: export.FontInfo(size=9)), UNBUILT, f"settings[0].font: {NOT_BUILT}"),
+    (common(timezone=9000), INVALID, "settings[0].timezone: is 9000; an offset from UTC in minutes, -840 to 840"),
+    (common(comment="x" * 10_001), INVALID, "settings[0].comment: has 10001 characters; at most 10000 are allowed"),
+    (_set("cloud_export", True), UNBUILT, f"cloud_export: {KEPT_HERE}"),
+    (_set("store_result_by_export_agent", True), UNBUILT, f"store_result_by_export_agent: {KEPT_HERE}"),
+    (_set("external_directory", "/etc"), UNBUILT, f"external_directory: {KEPT_HERE}"),
+    (_set("export_agent_access_point", "hosts/x/MMExportAgent.0"), UNBUILT, f"export_agent_access_point: {KEPT_HERE}"),
+    (_unknown_field, UNBUILT, "archive.100: this server does not know this field"),
+]
+
+
+@pytest.mark.parametrize(("change", "code", "text"), RULES, ids=[rule[2].split(":")[0] for rule in RULES])
+def test_options_are_refused_with_their_path(
+    client: Client, change: Callable[[Client, Any], None], code: str, text: str
+) -> None:
+    options = client.clip(START, END)
+    change(client, options)
+    with refused(code, f"session_options.{text}"):
+        client.start(options)
+
+
+def test_of_a_setting_given_twice_the_last_counts(client: Client) -> None:
+    options = client.clip(START, END)
+    for burn in (False, True):
+        options.settings.add(burn_subtitle=burn)
+    with refused(UNBUILT, f"session_options.settings[1].burn_subtitle: {NOT_BUILT}"):
+        client.start(options)
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "x\0y", ""])
+def test_no_path_leads_to_the_disk(client: Client, path: str) -> None:
+    session_id = client.start(client.clip(START, END, settings=[client.export.CommonSetting(file_name="../x")]))
+    client.wait_completed(session_id)
+    with refused("NOT_FOUND", f"file_path: the session has no file {path!r}"):
+        client.download(session_id, path)
+    client.destroy(session_id)
+
+
+def test_a_session_that_does_not_exist(client: Client) -> None:
+    for call in (client.state, client.stop, client.destroy, lambda session: client.download(session, "x")):
+        for session_id in ("", "x", "../..", "0" * 10_000):
+            with refused("NOT_FOUND", "There is no session with provided ID"):
+                call(session_id)
+
+
+def test_a_chunk_must_fit_what_clients_take(client: Client) -> None:
+    with refused(INVALID, "chunk_size_kb: is 4096; at most 4095 is allowed"):
+        client.download("x", "y", kb=4096)
+
+
+@pytest.mark.parametrize("token", ["after", "after-x", "before-3", "after-" + "9" * 30, "ü"])
+def test_a_page_token_of_somebody_else(client: Client, token: str) -> None:
+    with refused(INVALID, f"page_token: {token!r} is not a token that this server gave"):
+        client.pages(token=token)
+
+
+def test_a_negative_page_size(client: Client) -> None:
+    with refused(INVALID, "page_size: is -1; 0 (for 100) to 1000 are allowed"):
+        client.pages(size=-1)
+
+
+def test_what_asks_for_nothing_special_is_taken(client: Client) -> None:
+    export = client.export
+    options = client.clip(
+        START,
+        END,
+        settings=[
+            export.CommonSetting(timezone=-480),
+            export.CommonSetting(burn_subtitle=False),
+            export.CommonSetting(apply_mask=False),
+            export.CommonSetting(file_name="evidence"),
+        ],
+    )
+    options.stream.settings.extend(
+        [
+            export.StreamSetting(video_quality=export.C_NORMAL),
+            export.StreamSetting(video_codec=export.VC_DEFAULT),
+            export.StreamSetting(frame_frequency=export.FF_ORIGINAL),
+            export.StreamSetting(password=""),
+        ]
+    )
+    session_id = client.start(options)
+    client.wait_completed(session_id)
+    client.destroy(session_id)

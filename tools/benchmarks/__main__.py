@@ -1,0 +1,69 @@
+"""The command line of tools/bench."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from benchmarks import harness, transport
+from benchmarks.harness import BenchError, Row, note
+
+
+def main() -> None:
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, _end)  # so that every `with` is left, and no process stays
+    signal.signal(signal.SIGHUP, _end)
+    if not shutil.which("h2load"):
+        raise SystemExit("h2load is needed; on Debian, as root: apt-get install nghttp2-client")
+    parts = list(transport.PARTS) if arguments.part == "all" else [arguments.part]
+    machine = harness.describe_machine()
+    begin = time.monotonic()
+    rows: list[Row] = []
+    try:
+        with transport.open_bench(arguments.rounds) as bench:
+            for part in parts:
+                if arguments.profile:
+                    print(transport.profile(bench, part))
+                else:
+                    rows += transport.PARTS[part](bench)
+    except BenchError as error:
+        raise SystemExit(f"tools/bench: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    if arguments.profile:
+        return
+    for name, text in machine.items():
+        print(f"{name}: {text}")
+    print(f"{arguments.rounds} rounds; medians, and the range of the rounds' ratios in brackets\n")
+    print(harness.table(rows))
+    missed = [row.what for row in rows if row.must is not None and row.verdict == "**no**"]
+    print(f"\nNot reached: {'; '.join(missed)}" if missed else "\nEvery bound that was measured is reached")
+    note(f"({time.monotonic() - begin:.0f} s)")
+    if arguments.json:
+        records = {"machine": machine, "rounds": arguments.rounds, "rows": [row.record() for row in rows]}
+        arguments.json.write_text(json.dumps(records, indent=1) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tools/bench", description="Measures vx against its peers on this machine.")
+    parser.add_argument("part", nargs="?", default="all", choices=[*transport.PARTS, "all"])
+    parser.add_argument("--rounds", type=int, default=5, help="how often each server has its turn (default: 5)")
+    parser.add_argument("--profile", action="store_true", help="instead: what vx spends its time with, by cProfile")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every measured value to FILE as well")
+    arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    return arguments
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+main()

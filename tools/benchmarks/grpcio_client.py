@@ -1,0 +1,77 @@
+"""A client as users have it: grpcio with its defaults. Prints one line of JSON."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from benchmarks import scenario
+
+
+def check(messages: Any, stub: Any, session: str, chunk_kb: int) -> dict[str, object]:
+    """What the server really serves: the hash of the file's bytes, and the session's state."""
+    digest = hashlib.sha256()
+    request = messages.DownloadFileRequest(session_id=session, file_path=scenario.FILE, chunk_size_kb=chunk_kb)
+    for expected, chunk in enumerate(stub.DownloadFile(request)):
+        if chunk.index != expected:
+            raise SystemExit(f"chunk {chunk.index} came in the place of chunk {expected}")
+        digest.update(chunk.data)
+    state = stub.GetSessionState(messages.GetSessionStateRequest(session_id=session))
+    return {"sha256": digest.hexdigest(), "state": state.SerializeToString(deterministic=True).hex()}
+
+
+def download(messages: Any, stub: Any, session: str, chunk_kb: int, first: int) -> dict[str, object]:
+    """Seconds and bytes of a download from chunk `first` on."""
+    request = messages.DownloadFileRequest(
+        session_id=session, file_path=scenario.FILE, chunk_size_kb=chunk_kb, start_from_chunk_index=first
+    )
+    begin = time.perf_counter()
+    size = sum(len(chunk.data) for chunk in stub.DownloadFile(request))
+    return {"seconds": time.perf_counter() - begin, "bytes": size}
+
+
+def first_page(messages: Any, stub: Any, count: int) -> dict[str, object]:
+    """Seconds to the first message of ListSessions, `count` times."""
+    seconds = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        call = stub.ListSessions(messages.ListSessionsRequest())
+        page = next(call)
+        seconds.append(time.perf_counter() - begin)
+        call.cancel()
+        if len(page.sessions) != 100 or not page.next_page_token:
+            raise SystemExit(f"a first page of {len(page.sessions)} sessions")
+    return {"seconds": seconds, "bytes": page.ByteSize()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["check", "download", "first-page"])
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--session", required=True)
+    parser.add_argument("--stubs", type=Path, required=True)
+    parser.add_argument("--chunk-kb", type=int, default=64)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=50)
+    arguments = parser.parse_args()
+    messages, services = scenario.load_stubs(arguments.stubs)
+    with grpc.insecure_channel(f"127.0.0.1:{arguments.port}") as channel:
+        grpc.channel_ready_future(channel).result(timeout=10)
+        stub = services.ExportServiceStub(channel)
+        match arguments.what:
+            case "check":
+                result = check(messages, stub, arguments.session, arguments.chunk_kb)
+            case "download":
+                result = download(messages, stub, arguments.session, arguments.chunk_kb, arguments.first)
+            case _:
+                result = first_page(messages, stub, arguments.count)
+    print(json.dumps(result))
+
+
+main()

@@ -1,0 +1,524 @@
+"""The commands of `vx`: options, help texts, and who does the work. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from vx.cli import values
+
+if TYPE_CHECKING:
+    from vx.cli.client import Client
+    from vx.cli.export import Order
+    from vx.cli.report import Report
+    from vx.config import Address, Config
+
+DEFAULT_SERVER = "127.0.0.1:20109"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the commands take from the world; tests give their own as click's `obj`."""
+
+    now_us: Callable[[], int] = field(default=lambda: time.time_ns() // 1000)
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(130)
+
+
+class _IdCommand(click.Command):
+    """A command about one session, whose id may look like an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            text = f"{error.format_message()} An ID that begins with - goes behind --."
+            raise click.UsageError(text, ctx) from None
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""
+\b
+Exit statuses:
+    0  it worked
+    1  the export failed or nothing was recorded, or a file could not be saved
+    2  a mistake in the command, its values or the configuration
+    3  no such session, camera or archive
+    4  the server cannot be reached
+    5  refused: a limit, a permission, a file that exists already
+    6  the server cannot do this
+  130  interrupted by Ctrl-C (143: by SIGTERM)
+
+\b
+Examples:
+  vx serve --config /etc/vx.toml
+  vx export --camera Server1/DeviceIpint.1 --start -10m --end now -o clips
+  vx export --help
+""",
+)
+@click.version_option(package_name="vx", message="%(prog)s %(version)s")
+@click.pass_context
+def vx(ctx: click.Context) -> None:
+    """An export server for surveillance video, and a client of it.
+
+    Results go to stdout, everything else to stderr.
+    """
+    if ctx.obj is None:
+        ctx.obj = Surroundings()
+
+
+@vx.command(
+    epilog="""
+\b
+Example:
+  vx serve --config /etc/vx.toml
+"""
+)
+@click.option("--config", "config_file", required=True, metavar="FILE", help="The configuration, TOML.")
+def serve(config_file: str) -> None:
+    """Run the server.
+
+    It ends on SIGTERM or Ctrl-C, once the calls under way have ended; a second one ends it at once.
+
+    Prints `listening on ADDRESS` when it accepts connections, and logs to stderr. A mistake in the configuration is
+    told with its key, the value and what is allowed; the exit status is then 2.
+    """
+    from vx.config import ConfigError, load
+    from vx.errors import VxError
+
+    try:
+        config = load(config_file)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"{config_file}: {problem}", err=True)
+        raise SystemExit(2) from None
+    _set_up_logging(config)
+    from vx.app import run
+
+    try:
+        run(config)
+    except ConfigError as error:  # a file that the configuration names
+        for problem in error.problems:
+            click.echo(f"{config_file}: {problem}", err=True)
+        raise SystemExit(2) from None
+    except VxError as error:
+        click.echo(f"vx: {error}", err=True)
+        raise SystemExit(1) from None
+
+
+def _set_up_logging(config: Config) -> None:
+    import logging
+
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    # The times of the log are those of everything else here: UTC.
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=config.log.level.upper(), handlers=[handler])
+
+
+class _Server(click.ParamType[Any]):
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        from vx.config import DEFAULT_PORT, Address
+
+        for text in (value, f"{value}:{DEFAULT_PORT}"):
+            try:
+                address = Address.parse(text)
+            except ValueError:
+                continue
+            if address.port or address.unix_path:
+                return address
+        return self.fail(f"{value!r} is no server; allowed is HOST:PORT, [IPV6]:PORT or unix:///PATH", param, ctx)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One run of a client command."""
+
+    server: Address
+    as_json: bool
+    surroundings: Surroundings
+
+    @property
+    def server_option(self) -> str:
+        """For commands that are suggested."""
+        return "" if str(self.server) == DEFAULT_SERVER else f" --server {self.server}"
+
+    def run(self, work: Callable[[Client, Report], Awaitable[_T]]) -> _T:
+        """Do it, by a client of the server. An expected failure, or an interrupt, ends the process with its status."""
+        from vx.cli.client import ClientError, open_client
+        from vx.cli.report import Report, print_json
+
+        terminal = sys.stderr.isatty()
+        report = Report(quiet=self.as_json, terminal=terminal)
+        context = click.get_current_context()
+
+        async def connected() -> _T:
+            async with open_client(self.server, self.surroundings.pause, report.warn) as client:
+                return await work(client, report)
+
+        try:
+            return _run_interruptible(connected)
+        except ClientError as error:
+            report.warn(str(error))
+            if self.as_json:
+                told = {"message": str(error), "code": error.code, "exit_status": int(error.status)}
+                print_json({**error.document, "error": told})
+            context.exit(int(error.status))
+        except _Interrupted as error:
+            if self.as_json:
+                told = {"message": "interrupted", "code": "", "exit_status": error.status}
+                print_json({"error": told})
+            context.exit(error.status)
+
+
+class _Interrupted(Exception):  # noqa: N818  # not an error: somebody wanted it
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def _run_interruptible(work: Callable[[], Awaitable[_T]]) -> _T:
+    """asyncio.run, with SIGINT and SIGTERM cancelling `work`: the first one, and each one while it cleans up."""
+    received: list[int] = []
+
+    async def main() -> _T:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+
+        def interrupt(number: int) -> None:
+            received.append(number)
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupt, number)
+        try:
+            return await work()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        raise _Interrupted(128 + received[0]) from None
+
+
+def _client_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that all client commands have; the function gets them as its first argument, a `_Call`."""
+
+    @click.option(
+        "--server",
+        type=_Server(),
+        default=DEFAULT_SERVER,
+        show_default=True,
+        envvar="VX_SERVER",
+        show_envvar=True,
+        metavar="ADDRESS",
+        help="HOST:PORT, or unix:///PATH.",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, failures too; no progress.")
+    @click.pass_context
+    @functools.wraps(function)
+    def command(context: click.Context, /, server: Address, as_json: bool, **options: Any) -> None:
+        function(_Call(server, as_json, context.obj), **options)
+
+    return command
+
+
+@contextmanager
+def _told_as_usage(option: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
+
+
+_camera_option = click.option(
+    "--camera",
+    "cameras",
+    required=True,
+    multiple=True,
+    metavar="NAME",
+    help="Access point, hosts/NODE/DeviceIpint.N/SourceEndpoint.video:A:B; hosts/ may be left out, and the end too, "
+    "for the main stream. May be given several times.",
+)
+_storage_option = click.option(
+    "--storage", default="", metavar="NAME", help="Access point of the archive; by default the camera's first one."
+)
+_comment_option = click.option("--comment", default="", metavar="TEXT", help="Kept in the files' metadata.")
+_folder_option = click.option(
+    "-o",
+    "--output",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    metavar="DIR",
+    help="Folder for the files, made if need be; by default the current one.",
+)
+_force_option = click.option("--force", is_flag=True, help="Overwrite files that exist already.")
+_keep_option = click.option("--keep", is_flag=True, help="Leave the session and its files on the server.")
+
+_TIMES = """
+\b
+Times:
+  2026-05-11T08:04:11         UTC, as all times without an offset
+  2026-05-11T10:04:11+02:00   with an offset
+  20260511T080411.155         as the server writes them, UTC
+  -10m  -2h30m  -1d  now      so long before now
+"""
+
+
+@vx.command(
+    epilog=_TIMES
+    + """
+\b
+Examples:
+  vx export --camera Server1/DeviceIpint.1 --start -10m --end now
+  vx export --camera hosts/Server1/DeviceIpint.1/SourceEndpoint.video:0:0 \\
+            --start 2026-05-11T08:00 --end 2026-05-11T08:30 --format mkv -o clips
+  vx export --camera Server1/DeviceIpint.1 --start -1h --end now --max-size 100MB --json
+"""
+)
+@_camera_option
+@click.option("--start", required=True, metavar="TIME", help="The first moment; see below.")
+@click.option("--end", required=True, metavar="TIME", help="The moment at which the clip ends.")
+@_storage_option
+@click.option(
+    "--format", "container", type=click.Choice(["mp4", "mkv"]), default="mp4", show_default=True, help="Container."
+)
+@_comment_option
+@click.option("--no-audio", is_flag=True, help="Leave sound out.")
+@click.option("--max-size", metavar="SIZE", help="No file is larger: 100MB, 1.5GB, 64MiB. The next one goes on.")
+@_folder_option
+@_force_option
+@_keep_option
+@_client_command
+def export(
+    call: _Call,
+    cameras: tuple[str, ...],
+    start: str,
+    end: str,
+    storage: str,
+    container: Literal["mp4", "mkv"],
+    comment: str,
+    no_audio: bool,
+    max_size: str | None,
+    folder: Path,
+    force: bool,
+    keep: bool,
+) -> None:
+    """Export a clip from the archive and download it.
+
+    The files' paths are printed on stdout. Ctrl-C stops the session on the server, where what was written until then
+    is kept for `vx download`; a second one leaves at once. A download that breaks goes on where it broke.
+    """
+    now_us = call.surroundings.now_us()
+    with _told_as_usage("--camera"):
+        origins = [values.camera_origin(camera) for camera in cameras]
+    with _told_as_usage("--start"):
+        start_us = values.parse_time(start, now_us)
+    with _told_as_usage("--end"):
+        end_us = values.parse_time(end, now_us)
+    if start_us == end_us:
+        raise click.BadParameter("the same as --start: the clip would be empty", param_hint="--end")
+    start_us, end_us = sorted((start_us, end_us))
+    with _told_as_usage("--max-size"):
+        max_file_size = values.parse_size(max_size) if max_size else 0
+    from vx.cli.export import Order, archive_options
+
+    options = archive_options(
+        origins,
+        storage=storage,
+        start_us=start_us,
+        end_us=end_us,
+        comment=comment,
+        container=container,
+        reject_audio=no_audio,
+        max_file_size=max_file_size,
+    )
+    span = f"{values.show_time(start_us)} to {values.show_time(end_us)} ({values.show_duration(end_us - start_us)})"
+    order = Order(options, start_us, end_us, folder, force, keep, call.server_option)
+    _export(call, order, f"{span} of {', '.join(origins)}")
+
+
+@vx.command(
+    epilog=_TIMES
+    + """
+\b
+Examples:
+  vx snapshot --camera Server1/DeviceIpint.1 --at 2026-05-11T08:04:11.2
+  vx snapshot --camera Server1/DeviceIpint.1 --camera Server1/DeviceIpint.2 --at -30s -o pictures
+"""
+)
+@_camera_option
+@click.option("--at", required=True, metavar="TIME", help="The moment; see below.")
+@_storage_option
+@_comment_option
+@_folder_option
+@_force_option
+@_keep_option
+@_client_command
+def snapshot(
+    call: _Call,
+    cameras: tuple[str, ...],
+    at: str,
+    storage: str,
+    comment: str,
+    folder: Path,
+    force: bool,
+    keep: bool,
+) -> None:
+    """Export still pictures and download them.
+
+    They are JPEG files of the frame that each camera showed at that moment; their paths are printed on stdout.
+    """
+    with _told_as_usage("--camera"):
+        origins = [values.camera_origin(camera) for camera in cameras]
+    with _told_as_usage("--at"):
+        at_us = values.parse_time(at, call.surroundings.now_us())
+    from vx.cli.export import Order, archive_options
+
+    options = archive_options(origins, storage=storage, start_us=at_us, end_us=at_us, comment=comment, container=None)
+    order = Order(options, at_us, at_us, folder, force, keep, call.server_option)
+    _export(call, order, f"{values.show_time(at_us)} of {', '.join(origins)}")
+
+
+def _export(call: _Call, order: Order, understood: str) -> None:
+    from vx.cli.export import export
+    from vx.cli.report import print_json
+
+    async def work(client: Client, report: Report) -> dict[str, Any]:
+        report.say(understood)
+        return await export(client, order, report)
+
+    document = call.run(work)
+    if call.as_json:
+        print_json(document)
+    else:
+        _print_saved(document)
+
+
+def _print_saved(document: dict[str, Any]) -> None:
+    for file in document["files"]:
+        click.echo(file["saved_as"])
+
+
+@vx.command()
+@_client_command
+def sessions(call: _Call) -> None:
+    """List all sessions of the server, oldest first."""
+    from vx.cli.report import print_json, session_document, session_table
+
+    found = call.run(lambda client, report: client.sessions())
+    if call.as_json:
+        print_json({"sessions": [session_document(info) for info in found]})
+    else:
+        click.echo("\n".join(session_table(found)) if found else "no sessions")
+
+
+@vx.command(cls=_IdCommand)
+@click.argument("session_id", metavar="ID")
+@_client_command
+def state(call: _Call, session_id: str) -> None:
+    """Show a session and its files.
+
+    Asking makes the server keep the files for another while.
+    """
+    _show_state(call, session_id, lambda client, report: client.state(session_id))
+
+
+@vx.command(cls=_IdCommand)
+@click.argument("session_id", metavar="ID")
+@_client_command
+def stop(call: _Call, session_id: str) -> None:
+    """End a running session.
+
+    What it has written so far is kept as playable files; the state after that is shown.
+    """
+    _show_state(call, session_id, lambda client, report: client.stop(session_id))
+
+
+def _show_state(call: _Call, session_id: str, ask: Callable[[Client, Report], Awaitable[Any]]) -> None:
+    from vx.cli.report import print_json, state_document, state_lines
+
+    answer = call.run(ask)
+    if call.as_json:
+        print_json(state_document(session_id, answer))
+    else:
+        click.echo("\n".join(state_lines(session_id, answer)))
+
+
+@vx.command(cls=_IdCommand)
+@click.argument("session_id", metavar="ID")
+@_client_command
+def destroy(call: _Call, session_id: str) -> None:
+    """Remove a session and its files.
+
+    A running one is stopped first.
+    """
+    from vx.cli.report import print_json
+
+    call.run(lambda client, report: client.destroy(session_id))
+    if call.as_json:
+        print_json({"session_id": session_id, "destroyed": True})
+    else:
+        click.echo(f"session {values.plain(session_id)} is removed", err=True)
+
+
+@vx.command(
+    cls=_IdCommand,
+    epilog="""
+\b
+Example:
+  vx download 0b9f... -o clips       (again, if it broke: it goes on where it ended)
+""",
+)
+@click.argument("session_id", metavar="ID")
+@_folder_option
+@_force_option
+@_client_command
+def download(call: _Call, session_id: str, folder: Path, force: bool) -> None:
+    """Download the files of a session.
+
+    It must be completed. What an earlier try left is gone on with, and a file that is there already in its full
+    size is not fetched again. The session stays on the server.
+    """
+    from vx.cli.client import Backoff
+    from vx.cli.export import fetch, require_completed
+    from vx.cli.report import print_json
+
+    async def work(client: Client, report: Report) -> dict[str, Any]:
+        state = await client.until_it_works(lambda: client.state(session_id), Backoff())
+        require_completed(session_id, state)
+        saved = await fetch(client, session_id, state, folder, force=force, resume=True, report=report)
+        return {"session_id": session_id, "succeeded": state.result.succeeded, "files": saved}
+
+    document = call.run(work)
+    if call.as_json:
+        print_json(document)
+    else:
+        _print_saved(document)

@@ -1,0 +1,25 @@
+"""The way into the worker's side: one job in, its outcome out."""
+
+from __future__ import annotations
+
+from vx.errors import VxError
+from vx.jobs import ClipJob, Ended, Job, Link, SnapshotJob
+from vx.media.clip import export_clip
+from vx.media.salvage import salvage
+from vx.media.snapshot import export_snapshots
+
+
+def run(job: Job, link: Link) -> Ended:
+    """Do the job, reporting on `link`; returns the last event, which the caller sends.
+
+    Blocks until the work is done or `link.stopping` is set. Bad recordings and a disk that refuses are outcomes, not
+    exceptions. A thread that hangs in a read may be left behind: the caller ends the process with os._exit.
+    """
+    try:
+        if isinstance(job, ClipJob):
+            return export_clip(job, link)
+        if isinstance(job, SnapshotJob):
+            return export_snapshots(job, link)
+        return salvage(job, link)
+    except VxError as error:
+        return Ended(succeeded=False, reason=str(error))

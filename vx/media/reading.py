@@ -1,0 +1,614 @@
+"""Packets in: opens recordings one after the other and hands over their packets, in a thread of its own.
+
+The reader does what only it can know early: it back-fills missing times, seeks to the key frame at or before the
+start, stops behind the end, puts each segment on the wall clock, and turns what is broken into a note and a gap. What
+comes out are `Begin`, `Packets` and `End` for each segment that has something to give. The pts and dts of a packet
+that was handed over count from its segment's origin.
+
+The queue between the threads is bounded in bytes. `Reader.abandon` lets go of the thread, which may hang in a read for
+as long as a dead disk or network mount pleases: nothing waits for it, the worker's end takes it along.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+import av.container
+from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
+
+from vx.archive.segments import Recordings, Segment
+from vx.media import plan
+from vx.media.plan import Placement, TimeBase
+from vx.timestamps import format_timestamp
+
+QUEUE_BYTES = 4 << 20
+BATCH_BYTES = 256 << 10
+BATCH_PACKETS = 128
+_HEAD_PACKETS = 64
+_SKEW_US = 1_000_000
+"""How far sound may lie behind the picture in a file's order of packets."""
+
+
+class TimedPacket(Protocol):
+    """An av.Packet whose times are all known."""
+
+    pts: int
+    dts: int
+    duration: int
+    time_base: Fraction
+    size: int
+    stream_index: int
+    is_keyframe: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """A stream's parameters, independent of the file they were read from. Equal `key`s fit into one output track."""
+
+    key: tuple[object, ...]
+    template: Stream
+    extradata: bytes
+    """The decoder's configuration; `template` may lack it."""
+    time_base: TimeBase
+
+
+@dataclass(frozen=True, eq=False)
+class Begin:
+    """A segment's packets follow; their times count from `origin_us`."""
+
+    name: str
+    placement: Placement
+    video: Track
+    audio: Track | None
+    video_index: int
+    """`stream_index` of the picture's packets; all others are sound."""
+
+    @property
+    def origin_us(self) -> int:
+        """The wall time of the segment's first shown frame."""
+        return self.placement.origin_us
+
+
+@dataclass(frozen=True)
+class Packets:
+    """Some of the segment's packets in decoding order."""
+
+    packets: list[TimedPacket]
+
+
+Message = Begin | Packets
+
+
+class BrokenError(Exception):
+    """A recording that can't be read (any further); the text is for people."""
+
+
+def translate(error: Exception) -> BrokenError:
+    """A foreign error met while reading, in words."""
+    if isinstance(error, BrokenError):
+        return error
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        text = "it has vanished"
+    elif isinstance(error, av.error.InvalidDataError):
+        text = "it is broken, or still being written"
+    return BrokenError(text)
+
+
+def open_recording(path: str) -> av.container.InputContainer:
+    """Open a recording. Any exception may come out of bad bytes; pass it to `translate`."""
+    if Path(path).stat().st_size == 0:
+        raise BrokenError("it is empty")
+    # only files: a recording may be a playlist that names other places
+    return av.open(path, "r", metadata_errors="replace", options={"protocol_whitelist": "file"})
+
+
+def video_stream(container: av.container.InputContainer) -> VideoStream:
+    """The first real video stream (a cover picture is none). BrokenError where there is none that can be used."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            if stream.codec_context is None or not stream.width or not stream.time_base:
+                raise BrokenError("its video can't be understood")
+            return stream
+    raise BrokenError("it has no video")
+
+
+def time_base(stream: Stream) -> TimeBase:
+    """The stream's ticks."""
+    base = stream.time_base or Fraction(1, 1000)
+    return TimeBase(base.numerator, base.denominator)
+
+
+def frame_ticks(stream: VideoStream) -> int:
+    """What one frame lasts where its packet doesn't say."""
+    rate = stream.average_rate
+    base = time_base(stream)
+    if rate and 1 <= rate <= 1000:
+        return max(1, base.ticks(int(plan.SECOND_US / rate)))
+    return max(1, base.ticks(plan.DEFAULT_FRAME_US))
+
+
+def demux(
+    container: av.container.InputContainer, *streams: Stream, unwrap: BitStreamFilterContext | None = None
+) -> Iterator[Packet[Any]]:
+    """The packets of the streams, without the empty ones at the end, up to the first that is cut short.
+
+    `unwrap` is applied to those of all streams but the first.
+    """
+    transport = "mpegts" in container.format.name
+    video_index = streams[0].index
+    for packet in container.demux(*streams):
+        if not packet.size:
+            continue
+        if (
+            packet.is_corrupt and not transport
+        ):  # in a transport stream the flag says no more than "a packet is missing"
+            raise BrokenError("it is truncated")
+        if unwrap is not None and packet.stream_index != video_index:
+            for unwrapped in unwrap.filter(packet):
+                yield _without_configuration(unwrapped, container.streams[unwrapped.stream_index])
+        else:
+            yield packet
+
+
+def _without_configuration(packet: Packet[Any], stream: Stream) -> Packet[Any]:
+    """The packet without a new decoder configuration, for which Matroska would rewrite its header, and spoil it."""
+    if not packet.has_sidedata("new_extradata"):
+        return packet
+    plain: Packet[Any] = Packet(bytes(packet))
+    plain.pts, plain.dts, plain.duration = packet.pts, packet.dts, packet.duration
+    plain.time_base, plain.stream, plain.is_keyframe = packet.time_base, stream, True
+    return plain
+
+
+@dataclass
+class Head:
+    """The first packets of a segment, or of the place that was sought, with all their times."""
+
+    packets: list[Packet[Any]]
+    first_shown: int
+    """The lowest pts of the frames that are shown first."""
+    first_key: int | None
+    """The pts of the first key frame."""
+
+
+def read_head(packets: Iterator[Packet[Any]], video: VideoStream) -> Head:
+    """Read until the times of the first frames are certain, and fill in those that are missing."""
+    head: list[Packet[Any]] = []
+    frames: list[Packet[Any]] = []
+    first: int | None = None
+    for packet in packets:
+        head.append(packet)
+        if packet.stream_index != video.index:
+            continue
+        frames.append(packet)
+        if first is None:
+            first = packet.pts
+        settled = packet.dts is not None and packet.pts is not None and first is not None and packet.pts > first
+        if settled or len(frames) >= _HEAD_PACKETS:
+            break
+    if not frames:
+        raise BrokenError("it holds no picture")
+    step = frame_ticks(video)
+    known = next((i for i, p in enumerate(frames) if p.dts is not None and p.pts is not None), len(frames))
+    following = frames[known].dts if known < len(frames) else None
+    stamps = [plan.Stamps(p.pts, p.dts, p.duration or 0) for p in frames[:known]]
+    for packet, filled in zip(frames, plan.fill(stamps, None, following, step), strict=False):
+        packet.pts, packet.dts, packet.duration = filled.pts, filled.dts, filled.duration
+    for packet in frames[known:]:
+        complete_stamps(packet, None, step)
+    first_key = next((p.pts for p in frames if p.is_keyframe), None)
+    return Head(head, plan.first_shown(p.pts for p in frames if p.pts is not None), first_key)
+
+
+def complete_stamps(packet: Packet[Any], after_dts: int | None, step: int) -> None:
+    """Fill in what a packet in the middle of a file lacks."""
+    if packet.pts is None or packet.dts is None:
+        stamps = plan.Stamps(packet.pts, packet.dts, packet.duration or 0)
+        (filled,) = plan.fill([stamps], after_dts, None, step)
+        packet.pts, packet.dts, packet.duration = filled.pts, filled.dts, filled.duration
+    elif not packet.duration:
+        packet.duration = step
+
+
+def seek_before(
+    container: av.container.InputContainer,
+    video: VideoStream,
+    first_shown: int,
+    target: int,
+    *sound: Stream,
+    unwrap: BitStreamFilterContext | None = None,
+) -> tuple[Head, Iterator[Packet[Any]]]:
+    """Go to a key frame shown at or before `target` (ticks of the video); not always the last one before it.
+
+    Some containers land behind the key frame that was asked for (MPEG-TS always does): step back, ever further.
+    """
+    base = time_base(video)
+    step = base.ticks(2 * plan.SECOND_US)
+    begin = first_shown - step  # decoding times begin a little ahead of what is shown first
+    where = target
+    while True:
+        where = max(where, begin)
+        container.seek(where, stream=video, backward=True)
+        packets = demux(container, video, *sound, unwrap=unwrap)
+        try:
+            head = read_head(packets, video)
+        except BrokenError:
+            if where == begin:
+                raise
+        else:
+            if where == begin or (head.first_key is not None and head.first_key <= target):
+                return head, packets
+        where -= step
+        step *= 2
+
+
+class Reader:
+    """Reads one camera's recordings of start_us <= t < end_us in a thread. `for message in reader` ends with them."""
+
+    def __init__(
+        self,
+        recordings: Recordings,
+        start_us: int,
+        end_us: int,
+        *,
+        audio: bool,
+        note: Callable[[str], None],
+    ) -> None:
+        """`note` is called, from the reader's thread, with what a person should know."""
+        self._recordings = recordings
+        self._start_us = start_us
+        self._end_us = end_us
+        self._audio = audio
+        self._note = note
+        self._tolerance_us = plan.tolerance_us(recordings.pattern.resolution_us)
+        self._changed = threading.Condition()
+        self._queue: deque[tuple[Message, int]] = deque()
+        self._queued_bytes = 0
+        self._abandoned = False
+        self._ended = False
+        self._failure: Exception | None = None
+        self._tracks: dict[tuple[object, ...], Track] = {}
+        self._previous_end_us: int | None = None
+        self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read ahead."""
+        self._thread.start()
+
+    def abandon(self) -> None:
+        """Let go of the reader: iterating ends at once, whatever its thread is stuck in. Callable from any thread."""
+        with self._changed:
+            self._abandoned = True
+            self._queue.clear()
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[Message]:
+        """Messages as they come; an unexpected error of the reader's thread is raised here."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._ended or self._abandoned)
+                if self._abandoned:
+                    return
+                if not self._queue:
+                    if self._failure is not None:
+                        raise self._failure
+                    return
+                message, size = self._queue.popleft()
+                self._queued_bytes -= size
+                self._changed.notify_all()
+            yield message
+
+    def _put(self, message: Message, size: int) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._abandoned or self._queued_bytes + size <= QUEUE_BYTES or not self._queue
+            )
+            if self._abandoned:
+                raise _AbandonedError
+            self._queue.append((message, size))
+            self._queued_bytes += size
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        try:
+            self._read_all()
+        except _AbandonedError:
+            pass
+        except Exception as error:  # noqa: BLE001 - it is raised again in the thread that iterates
+            self._failure = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _read_all(self) -> None:
+        found = self._recordings.find(self._start_us, self._end_us)
+        for note in found.notes:
+            self._note(note)
+        segments = deque(found.segments)
+        while segments:
+            segment = segments.popleft()
+            if self._understood(segment) or segment.start_us > self._start_us:
+                continue
+            # what covers the start of the range may have begun before the one that can't be read
+            segments.extendleft(self._recordings.last_before(segment.start_us).segments)
+
+    def _understood(self, segment: Segment) -> bool:
+        """Read a segment; whether anything of it could be understood."""
+        if self._abandoned:
+            raise _AbandonedError
+        cut: _Cut | None = None
+        try:
+            with open_recording(segment.path) as container:
+                cut = self._open_cut(container, segment)
+                cut.copy()
+                if cut.missing_us > plan.GAP_WORTH_A_NOTE_US:
+                    missing = f"{cut.missing_us / plan.SECOND_US:.1f} s are missing at its end"
+                    self._note(f"{segment.path}: it is truncated: {missing}")
+        except _AbandonedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - bad bytes make libav and PyAV raise anything
+            self._note(f"{segment.path}: {translate(error)}; left out what can't be read")
+        if cut is None:
+            return False
+        if cut.end_us is not None:
+            self._previous_end_us = max(cut.end_us, self._previous_end_us or cut.end_us)
+        return True
+
+    def _open_cut(self, container: av.container.InputContainer, segment: Segment) -> _Cut:
+        video = video_stream(container)
+        sound = _sound_stream(container) if self._audio else ()
+        adts_config = _adts_config(segment.path, sound[0]) if sound else None
+        unwrap = None if adts_config is None else BitStreamFilterContext("aac_adtstoasc", sound[0])
+        packets = demux(container, video, *sound, unwrap=unwrap)
+        head = read_head(packets, video)
+        placement = plan.place(segment.start_us, self._previous_end_us, self._tolerance_us)
+        origin = head.first_shown
+        start = time_base(video).ticks(self._start_us - placement.origin_us)
+        if start > 0:
+            head, packets = seek_before(container, video, origin, origin + start, *sound, unwrap=unwrap)
+        begin = Begin(
+            name=segment.path,
+            placement=placement,
+            video=self._track(video),
+            audio=self._track(sound[0], adts_config) if sound else None,
+            video_index=video.index,
+        )
+        duration_us = _promised_us(container, video, origin)
+        packets = itertools.chain(head.packets, packets)
+        return _Cut(begin, video, origin, packets, start, self._end_us, duration_us, self._put)
+
+    def _track(self, stream: Stream, extradata: bytes | None = None) -> Track:
+        context = stream.codec_context
+        if extradata is None:
+            extradata = bytes(context.extradata or b"")
+        base = time_base(stream)
+        if isinstance(stream, VideoStream):
+            form: tuple[object, ...] = (stream.width, stream.height, stream.pix_fmt)
+        elif isinstance(stream, AudioStream):
+            form = (stream.rate, stream.layout.name, stream.format.name)
+        else:
+            raise TypeError(f"a {stream.type} stream is never copied")
+        key = (context.codec.canonical_name, extradata, *form)
+        track = self._tracks.get((key, base))
+        if track is None:
+            track = self._tracks[key, base] = Track(key, _detached(stream), extradata, base)
+        return track
+
+
+class _AbandonedError(Exception):
+    """Nobody wants the reader's packets any more."""
+
+
+class _Cut:
+    """Copies one segment's packets into the queue, from the key frame at or before the start up to the end."""
+
+    def __init__(
+        self,
+        begin: Begin,
+        video: VideoStream,
+        first_shown: int,
+        packets: Iterator[Packet[Any]],
+        start: int,
+        end_us: int,
+        promised_us: int | None,
+        put: Callable[[Message, int], None],
+    ) -> None:
+        """`start`: where the clip starts, in ticks from the segment's origin; not above 0: with the segment."""
+        self._begin = begin
+        self._video_index = video.index
+        self._base = begin.video.time_base
+        self._first_shown = first_shown
+        self._packets = packets
+        self._step = frame_ticks(video)
+        self._start = start
+        self._end_us = end_us - begin.origin_us
+        self._promised_us = promised_us
+        self._put = put
+        self._last_end: int | None = None
+        self._reached_end = False
+        self._batch: list[TimedPacket] = []
+        self._batch_bytes = 0
+
+    @property
+    def end_us(self) -> int | None:
+        """The wall time up to which the last frame that was read is shown; None: none was read."""
+        return None if self._last_end is None else self._begin.origin_us + self._base.us(self._last_end)
+
+    @property
+    def missing_us(self) -> int:
+        """How much less than its header promises the segment held; 0 where the header doesn't say."""
+        if self._promised_us is None or self._reached_end or self._last_end is None:
+            return 0
+        return self._promised_us - self._base.us(self._last_end)
+
+    def copy(self) -> None:
+        """Hand over what lies in the range; nothing at all, not even the beginning, if that is nothing."""
+        packets = self._from_start(self._counted_from_origin())
+        first = next(packets, None)
+        if first is None:
+            return
+        self._put(self._begin, 0)
+        try:
+            self._until_end(first, packets)
+        finally:
+            self._flush()
+
+    def _counted_from_origin(self) -> Iterator[TimedPacket]:
+        """All packets with all their times, counted from the segment's origin."""
+        video_index, origin, step = self._video_index, self._first_shown, self._step
+        audio = self._begin.audio
+        audio_origin = 0 if audio is None else self._base.rescale(origin, audio.time_base)
+        last_dts: int | None = None
+        last_end = -(2**62)
+        packet: Any  # of a packet's times mypy only knows that they may be None
+        for packet in self._packets:
+            if packet.stream_index != video_index:
+                pts = packet.pts if packet.pts is not None else packet.dts
+                if pts is not None:
+                    packet.pts = packet.dts = pts - audio_origin
+                    yield packet
+                continue
+            if packet.pts is None or packet.dts is None or not packet.duration:
+                complete_stamps(packet, last_dts, step)
+            last_dts = packet.dts
+            pts = packet.pts - origin
+            packet.pts = pts
+            packet.dts = last_dts - origin
+            if pts + packet.duration > last_end:
+                self._last_end = last_end = pts + packet.duration
+            yield packet
+
+    def _from_start(self, packets: Iterator[TimedPacket]) -> Iterator[TimedPacket]:
+        """From the last key frame at or before the start; nothing where the segment ends before the start."""
+        if self._start > 0:
+            held: list[TimedPacket] = []
+            reached = False
+            for packet in packets:
+                held.append(packet)
+                if packet.stream_index != self._video_index:
+                    continue
+                if packet.is_keyframe and packet.pts <= self._start:
+                    key_us = self._base.us(packet.pts)
+                    # sound that is stored before the key frame may belong to it
+                    held = [packet, *(p for p in held if p.stream_index != self._video_index and _us(p) >= key_us)]
+                if packet.pts + packet.duration > self._start:
+                    reached = True
+                    break
+            if not reached:
+                return
+            yield from held
+        yield from packets
+
+    def _until_end(self, first: TimedPacket, packets: Iterator[TimedPacket]) -> None:
+        video_index, audio = self._video_index, self._begin.audio
+        end = self._base.ticks(self._end_us)
+        patience = end + self._base.ticks(_SKEW_US)
+        audio_end = 0 if audio is None else audio.time_base.ticks(self._end_us)
+        audio_finished = audio is None
+        cut = plan.EndCut(end)
+        waiting: list[TimedPacket] = []
+        packet: TimedPacket | None = first
+        while packet is not None:
+            if packet.stream_index != video_index:
+                if packet.pts < audio_end:
+                    self._add(packet)
+                else:
+                    audio_finished = True
+            elif cut.finished:
+                if packet.dts > patience:
+                    audio_finished = True
+            else:
+                verdict = cut.wants(packet.pts, packet.dts)
+                if verdict is None:
+                    waiting.append(packet)
+                else:
+                    for needed in waiting:
+                        self._add(needed)
+                    waiting.clear()
+                    self._add(packet)
+            if cut.finished and audio_finished:
+                self._reached_end = True
+                return
+            packet = next(packets, None)
+
+    def _add(self, packet: TimedPacket) -> None:
+        self._batch.append(packet)
+        self._batch_bytes += packet.size
+        if self._batch_bytes >= BATCH_BYTES or len(self._batch) >= BATCH_PACKETS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._batch:
+            batch, size = self._batch, self._batch_bytes
+            self._batch, self._batch_bytes = [], 0
+            self._put(Packets(batch), size)
+
+
+def _us(packet: TimedPacket) -> int:
+    base = packet.time_base
+    return TimeBase(base.numerator, base.denominator).us(packet.pts)
+
+
+def _promised_us(container: av.container.InputContainer, video: VideoStream, first_shown: int) -> int | None:
+    """How long the segment is by its header, from its first frame; None where that is only a guess."""
+    if "mpegts" in container.format.name:
+        return None
+    base = time_base(video)
+    begin_us = base.us(video.start_time if video.start_time is not None else first_shown)
+    if video.duration:
+        length_us = base.us(video.duration)
+    elif container.duration:
+        length_us = container.duration
+        begin_us = container.start_time or 0
+    else:
+        return None
+    return begin_us + length_us - base.us(first_shown)
+
+
+def _sound_stream(container: av.container.InputContainer) -> tuple[AudioStream, ...]:
+    """The first sound that can be understood, if there is any."""
+    usable = (s for s in container.streams.audio if s.codec_context is not None and s.time_base and s.rate)
+    return tuple(itertools.islice(usable, 1))
+
+
+def _adts_config(path: str, sound: AudioStream) -> bytes | None:
+    """The decoder configuration of AAC whose packets carry it in a header of their own, as in MPEG-TS; else None.
+
+    MP4 and Matroska want it once, before the first packet, so the file is opened a second time to have a look at one.
+    """
+    if sound.codec_context.codec.canonical_name != "aac" or sound.codec_context.extradata:
+        return None
+    with open_recording(path) as container:
+        stream = container.streams[sound.index]
+        unwrap = BitStreamFilterContext("aac_adtstoasc", stream)
+        for packet in container.demux(stream):
+            for unwrapped in unwrap.filter(packet) if packet.size else ():
+                if unwrapped.has_sidedata("new_extradata"):
+                    return bytes(unwrapped.get_sidedata("new_extradata"))
+    return None
+
+
+def _detached(stream: Stream) -> Stream:
+    """A stream with the same parameters that outlives its file: result files are made from it in another thread."""
+    carrier = av.open(BytesIO(), "w", format="matroska")
+    return carrier.add_stream_from_template(stream, opaque=True)
+
+
+def describe_range(begin_us: int, end_us: int) -> str:
+    """A stretch of time as notes write it."""
+    return f"{format_timestamp(begin_us)} to {format_timestamp(end_us)}"

@@ -1,0 +1,78 @@
+"""Result files: their names, and how they come into being: under a part name, synced, then renamed.
+
+A file that has its final name is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+from vx.errors import Kind, VxError
+from vx.jobs import PartFile
+from vx.timestamps import to_datetime
+
+MIME_TYPES = {"mp4": "video/mp4", "mkv": "video/x-matroska", "jpg": "image/jpeg"}
+_LONGEST_STEM = 120
+"""Bytes; with time, extension and part suffix that stays below the 255 that file systems allow."""
+
+
+def plan_file(folder: str, camera: str, extension: str, first_us: int) -> PartFile:
+    """A name for a camera's result, readable and safe on any file system, and not yet taken in `folder`."""
+    base = f"{safe_name(camera)}_{_moment(first_us)}"
+    number = 1
+    while True:
+        name = f"{base}{'' if number == 1 else f'-{number}'}.{extension}"
+        part_name = f"{name}.part"
+        if not Path(folder, name).exists() and not Path(folder, part_name).exists():
+            return PartFile(part_name=part_name, name=name, mime_type=MIME_TYPES[extension], first_us=first_us)
+        number += 1
+
+
+def safe_name(text: str) -> str:
+    """Letters and digits of any script, `-`, `_` and `.`; all else becomes `_`."""
+    text = unicodedata.normalize("NFC", text)
+    text = re.sub(r"[^\w.-]+", "_", text).strip("._-")
+    text = text.encode("utf-8", "ignore")[:_LONGEST_STEM].decode("utf-8", "ignore")
+    return text or "camera"
+
+
+def complete(folder: str, part: PartFile) -> int:
+    """Sync the part file, give it its final name; returns its size. VxError where the disk refuses."""
+    source, target = Path(folder, part.part_name), Path(folder, part.name)
+    try:
+        with source.open("rb") as file:
+            os.fsync(file.fileno())
+            size = os.fstat(file.fileno()).st_size
+        source.rename(target)
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise write_error(part.name, error) from error
+    return size
+
+
+def discard(folder: str, part: PartFile) -> None:
+    """Remove a part file that holds nothing of use."""
+    Path(folder, part.part_name).unlink(missing_ok=True)
+
+
+def write_error(name: str, error: Exception) -> VxError:
+    """A foreign error met while writing a result, in our terms."""
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return VxError(Kind.EXHAUSTED, f"the disk for results is full; {name} ends where it filled up")
+    if number == errno.EFBIG:
+        return VxError(Kind.EXHAUSTED, f"the file system allows no larger file; {name} ends there")
+    return VxError(Kind.UNAVAILABLE, f"{name} can't be written: {getattr(error, 'strerror', None) or error}")
+
+
+def _moment(us: int) -> str:
+    moment = to_datetime(us)
+    return f"{moment:%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03d}Z"

@@ -1,0 +1,58 @@
+"""What a killed worker, or a full disk, left behind: kept where it can be played."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+
+from vx.jobs import Ended, FileDone, Link, Note, PartFile, SalvageJob
+from vx.media import results
+from vx.media.reading import BrokenError, demux, open_recording, time_base, translate, video_stream
+
+
+def salvage(job: SalvageJob, link: Link) -> Ended:
+    """Keep each part that holds a picture under its final name, remove the others. VxError where the disk refuses."""
+    kept = sum(keep(job.folder, part, link) for part in job.parts)
+    if kept:
+        return Ended(succeeded=True)
+    return Ended(succeeded=False, reason="nothing of the files under way could be kept")
+
+
+def keep(folder: str, part: PartFile, link: Link) -> bool:
+    """Keep one part file if it holds a picture: rename it, report it done. Else delete it, with a note."""
+    path = Path(folder, part.part_name)
+    try:
+        last_us = part.first_us + (_shown_us(str(path)) if part.mime_type.startswith("video/") else _picture(path))
+    except Exception as error:  # noqa: BLE001 - bad bytes make libav and PyAV raise anything
+        results.discard(folder, part)
+        link.send(Note(level="warning", text=f"{part.name}: {translate(error)}; nothing of it can be kept"))
+        return False
+    size = results.complete(folder, part)
+    link.send(FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=part.first_us, last_us=last_us))
+    return True
+
+
+def _shown_us(path: str) -> int:
+    """How long after the first frame the last one is shown. Any exception where there is none."""
+    first: int | None = None
+    last = 0
+    with open_recording(path) as container:
+        video = video_stream(container)
+        try:
+            for packet in demux(container, video):
+                if packet.pts is not None:
+                    first = packet.pts if first is None else min(first, packet.pts)
+                    last = max(last, packet.pts)
+        except (BrokenError, av.FFmpegError):
+            if first is None:
+                raise
+            # the cut end of a file that was being written; what is ahead of it can be played
+        if first is None:
+            raise BrokenError("it holds no picture")
+        return time_base(video).us(last - first)
+
+
+def _picture(path: Path) -> int:
+    """A JPEG is written in one go: a part of one is of no use."""
+    raise BrokenError(f"it is not complete ({path.stat().st_size} bytes)")

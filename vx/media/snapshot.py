@@ -1,0 +1,241 @@
+"""A snapshot: the very frame that a viewer of the recording would see at a time, as a JPEG."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.stream import VideoStream
+from PIL import Image
+from PIL.ExifTags import IFD, Base
+
+from vx.archive.pattern import NamePattern
+from vx.archive.segments import Recordings, Segment
+from vx.jobs import Ended, FileDone, FileOpened, Link, Note, Progress, SnapshotJob, Source
+from vx.media import plan, results
+from vx.media.reading import (
+    BrokenError,
+    complete_stamps,
+    demux,
+    frame_ticks,
+    open_recording,
+    read_head,
+    seek_before,
+    time_base,
+    translate,
+    video_stream,
+)
+from vx.timestamps import format_timestamp, to_datetime
+
+QUALITY = 93
+LONGEST_COMMENT = 65_000
+_REORDER_WINDOW = 32
+"""Packets in decoding order among which all that are shown before a frame are found; H.264 and H.265 reorder by 16."""
+
+
+def export_snapshots(job: SnapshotJob, link: Link) -> Ended:
+    """One JPEG for each source. Where one fails, the others are still written. VxError where the disk refuses."""
+    reasons: list[str] = []
+    for source in job.sources:
+        if link.stopping.is_set():
+            reasons.append(f"{source.name}: stopped before it was done")
+            continue
+        try:
+            frame, shown_us = _find_frame(source, job.at_us, link)
+        except BrokenError as error:
+            reasons.append(f"{source.name}: {error}")
+            continue
+        _write(job, source, picture(frame), shown_us, link)
+    return Ended(succeeded=not reasons, reason="; ".join(reasons))
+
+
+def _find_frame(source: Source, at_us: int, link: Link) -> tuple[VideoFrame, int]:
+    """The frame and its wall time. BrokenError says why there is none."""
+    recordings = Recordings(NamePattern.parse(source.pattern), ZoneInfo(source.timezone))
+    tolerance_us = plan.tolerance_us(recordings.pattern.resolution_us)
+    before_us = at_us + 1
+    while True:
+        found = recordings.last_before(before_us)
+        for note in found.notes:
+            link.send(Note(level="warning", text=f"{source.name}: {note}"))
+        if not found.segments:
+            raise BrokenError(f"nothing was recorded at {format_timestamp(at_us)}")
+        (segment,) = found.segments
+        try:
+            frame, shown_us, until_us = _decode(segment, at_us)
+        except Exception as error:  # noqa: BLE001 - bad bytes make libav and PyAV raise anything
+            link.send(Note(level="warning", text=f"{source.name}: {segment.path}: {translate(error)}"))
+            before_us = segment.start_us  # one that began earlier may reach up to here
+            continue
+        if at_us < until_us:
+            return frame, shown_us
+        following = recordings.first_from(segment.start_us + 1, until_us + tolerance_us).segments
+        if following and at_us < following[-1].start_us:
+            return frame, shown_us  # not a gap: the next recording's name is a little late
+        raise BrokenError(
+            f"nothing was recorded at {format_timestamp(at_us)}; the recording before it ends at "
+            f"{format_timestamp(until_us)}"
+        )
+
+
+def _decode(segment: Segment, at_us: int) -> tuple[VideoFrame, int, int]:
+    """(frame, its wall time, until when it is shown). Any exception may come out of bad bytes."""
+    with open_recording(segment.path) as container:
+        video = video_stream(container)
+        video.codec_context.thread_type = "AUTO"
+        base = time_base(video)
+        head = read_head(demux(container, video), video)
+        origin = head.first_shown
+        target = origin + base.ticks(at_us - segment.start_us)
+        head, rest = seek_before(container, video, origin, target)
+        shown = _Shown(target)
+        frame = _decode_exactly(video, shown, head.packets, rest)
+        until = shown.next_pts if shown.next_pts is not None else shown.pts + shown.duration
+        return frame, segment.start_us + base.us(shown.pts - origin), segment.start_us + base.us(until - origin)
+
+
+@dataclass
+class _Shown:
+    """Which frame is shown at `target`, as far as the packets seen so far tell."""
+
+    target: int
+    pts: int = -(2**62)
+    duration: int = 0
+    next_pts: int | None = None
+
+    def see(self, packet: Any) -> None:
+        if packet.pts <= self.target:
+            if packet.pts > self.pts:
+                self.pts, self.duration = packet.pts, packet.duration
+        elif self.next_pts is None or packet.pts < self.next_pts:
+            self.next_pts = packet.pts
+
+
+def _decode_exactly(
+    video: VideoStream, shown: _Shown, head: list[Packet[Any]], rest: Iterator[Packet[Any]]
+) -> VideoFrame:
+    """Decode up to the frame shown at the target; frames that nothing needs are skipped on the way.
+
+    The packets run ahead of the decoder by more than any codec reorders, so that it is certain which one is wanted
+    when its turn comes.
+    """
+    context = video.codec_context
+    best: VideoFrame | None = None
+
+    def keep(frames: list[VideoFrame]) -> None:
+        nonlocal best
+        for frame in frames:
+            if frame.pts is not None and frame.pts <= shown.target and (best is None or frame.pts >= (best.pts or 0)):
+                best = frame
+
+    def decode(packet: Packet[Any]) -> None:
+        context.skip_frame = "DEFAULT" if packet.pts == shown.pts else "NONREF"
+        keep(context.decode(packet))
+
+    window: deque[Packet[Any]] = deque()
+    for packet in _stamped(video, head, rest):
+        shown.see(packet)
+        window.append(packet)
+        if packet.dts is not None and packet.dts > shown.target:
+            break  # all that follow are shown later
+        if len(window) > _REORDER_WINDOW:
+            decode(window.popleft())
+    while window:
+        decode(window.popleft())
+    context.skip_frame = "DEFAULT"
+    keep(context.decode(None))
+    if best is None or best.pts != shown.pts:
+        raise BrokenError("the picture can't be decoded")
+    return best
+
+
+def _stamped(video: VideoStream, head: list[Packet[Any]], rest: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
+    step = frame_ticks(video)
+    last_dts: int | None = None
+    started = False
+    for packets in (head, rest):
+        for packet in packets:
+            complete_stamps(packet, last_dts, step)
+            last_dts = packet.dts
+            started = started or packet.is_keyframe
+            if started:
+                yield packet
+
+
+# AVColorSpace to the matrices that swscale knows
+_MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+}
+_HD_HEIGHT = 720
+
+
+def picture(frame: VideoFrame) -> Image.Image:
+    """The frame as it is meant to be seen: by its own colour matrix and range, upright, in full resolution."""
+    matrix = _MATRICES.get(frame.colorspace)
+    if matrix is None:  # what players assume where the stream doesn't say
+        matrix = Colorspace.ITU709 if frame.height >= _HD_HEIGHT else Colorspace.ITU601
+    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+    rgb = frame.reformat(
+        format="rgb24",
+        src_colorspace=matrix,
+        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
+    )
+    image = Image.fromarray(rgb.to_ndarray())
+    turned = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+    turn = turned.get(round(frame.rotation) % 360)
+    return image if turn is None else image.transpose(turn)
+
+
+def _write(job: SnapshotJob, source: Source, image: Image.Image, shown_us: int, link: Link) -> None:
+    part = results.plan_file(job.folder, source.name, "jpg", shown_us)
+    link.send(FileOpened(part=part))
+    try:
+        image.save(
+            Path(job.folder, part.part_name),
+            "JPEG",
+            quality=QUALITY,
+            exif=_exif(source, shown_us),
+            comment=_fitting(source, job.comment, link),
+        )
+    except OSError as error:
+        results.discard(job.folder, part)
+        raise results.write_error(part.name, error) from error
+    size = results.complete(job.folder, part)
+    link.send(Progress(last_frame_us=shown_us))
+    link.send(FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=shown_us, last_us=shown_us))
+
+
+def _exif(source: Source, shown_us: int) -> Image.Exif:
+    moment = to_datetime(shown_us)
+    exif = Image.Exif()
+    exif[Base.ImageDescription] = source.name.encode()  # as bytes: EXIF text is ASCII to Pillow, readers take UTF-8
+    exif[Base.Software] = "vx"
+    exif[Base.DateTime] = f"{moment:%Y:%m:%d %H:%M:%S}"
+    taken = exif.get_ifd(IFD.Exif)
+    taken[Base.DateTimeOriginal] = f"{moment:%Y:%m:%d %H:%M:%S}"
+    taken[Base.SubsecTimeOriginal] = f"{moment.microsecond:06d}"
+    taken[Base.OffsetTimeOriginal] = "+00:00"
+    return exif
+
+
+def _fitting(source: Source, comment: str, link: Link) -> bytes:
+    """The comment as bytes that fit into a JPEG's comment segment."""
+    text = comment.encode()
+    if len(text) <= LONGEST_COMMENT:
+        return text
+    link.send(Note(level="warning", text=f"{source.name}: the comment is cut after {LONGEST_COMMENT} bytes"))
+    return text[:LONGEST_COMMENT].decode(errors="ignore").encode()
