@@ -52,7 +52,7 @@ def numbers(path: Path, *, flawless: bool = True) -> list[int]:
     """
     done = _run(
         path,
-        f"ffmpeg -v error -xerror -i @ -map 0:v:0 -fps_mode passthrough -vf crop={BITS * BLOCK}:{BLOCK}:0:0 "
+        f"ffmpeg -v error {'-xerror' if flawless else '-max_error_rate 1'} -i @ -map 0:v:0 -fps_mode passthrough -vf crop={BITS * BLOCK}:{BLOCK}:0:0 "
         "-f rawvideo -pix_fmt gray -",
         flawless=flawless,
     )

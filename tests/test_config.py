@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vx.config import Address, Archive, Camera, Config, ConfigError, Lifetimes, Log, Worker, load, parse
+from vx.config import Address, Archive, Camera, Config, ConfigError, Lifetimes, Log, Tls, Worker, load, parse
 from vx.errors import Kind
 
 EXAMPLE = """
@@ -66,6 +66,7 @@ def test_every_other_key_has_a_default() -> None:
     assert config.lifetimes == Lifetimes(live_stream_s=300, running_s=1800, completed_s=3600, removed_s=86400)
     assert config.worker == Worker(nice=5, memory_mb=4096)
     assert config.log == Log(level="info")
+    assert config.tls is None
     assert config.camera == ()
 
 
@@ -85,6 +86,7 @@ def test_every_key_can_be_set() -> None:
         lifetimes = { live_stream_s = 1, running_s = 2, completed_s = 3, removed_s = 4.5 }
         worker = { nice = 0, memory_mb = 256 }
         log.level = "debug"
+        tls = { certificate = "/etc/vx/cert.pem", key = "/etc/vx/key.pem" }
         [[camera]]
         access_point = "Server1/DeviceIpint.1/SourceEndpoint.video:0:0"
         archive = [{ storage = "S/MultimediaStorage.X/MultimediaStorage", path = "/r/%s.mkv", timezone = "Asia/Tokyo" }]
@@ -100,6 +102,7 @@ def test_every_key_can_be_set() -> None:
     assert config.insecure
     assert (config.shutdown_timeout_s, config.stop_timeout_s, config.keepalive_s) == (0.5, 0, 1.5)
     assert config.lifetimes == Lifetimes(live_stream_s=1, running_s=2, completed_s=3, removed_s=4.5)
+    assert config.tls == Tls(certificate=Path("/etc/vx/cert.pem"), key=Path("/etc/vx/key.pem"))
     assert (config.worker, config.log) == (Worker(nice=0, memory_mb=256), Log(level="debug"))
     camera = config.camera[0]
     assert camera.access_point == CAMERA
@@ -181,6 +184,12 @@ _SOURCE = '"hosts/NODE/DeviceIpint.N/SourceEndpoint.video:A:B"'
             'lifetimes.running_s: "1h" is not allowed; allowed is a number from 1 to 316224000',
         ),
         (_TOP + "[worker]\nnice = -5", "worker.nice: -5 is not allowed; allowed is a whole number from 0 to 19"),
+        (_TOP + "[tls]\nkey = '/k'", "tls.certificate: is missing; allowed is the absolute path of a PEM file"),
+        (_TOP + "tls = true", "tls: true is not a table; write [tls] and its keys below"),
+        (
+            _TOP + "listen = ['0.0.0.0:1']\ntls = { certificate = '/c', key = '/k' }",
+            f'listen[0]: "0.0.0.0:1" {_NOT_LOCAL}'.replace("TLS and users", "users"),
+        ),
         (_TOP + "worker = 3", "worker: 3 is not a table; write [worker] and its keys below"),
         (
             _TOP + '[log]\nlevel = "INFO"',
@@ -346,6 +355,7 @@ def test_no_addresses(text: str) -> None:
         Address.parse(text)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
     try:
@@ -355,6 +365,7 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
     assert Address.parse(str(address)) == address
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

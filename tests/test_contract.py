@@ -25,6 +25,9 @@ from google.protobuf.descriptor_pb2 import (
 from google.protobuf.message import Message
 
 from vx.rpc.generated.axxonsoft.bl import mmexport, primitive
+from vx.rpc.generated.grpc.health import v1 as health_v1
+from vx.rpc.generated.grpc.reflection import v1 as reflection_v1
+from vx.rpc.generated.grpc.reflection import v1alpha as reflection_v1alpha
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
@@ -94,7 +97,7 @@ def read_contract() -> dict[str, File]:
         elif kind == "service":
             service = f"{package}.{rest.removesuffix(':')}"
         else:
-            method = re.fullmatch(r"(\w+)\((\w+)\) -> ((?:stream )?\w+)", line.strip())
+            method = re.fullmatch(r"(\w+)\(((?:stream )?\w+)\) -> ((?:stream )?\w+)", line.strip())
             assert method, line
             types = full_type(method[2], package), full_type(method[3], package)
             file.methods[f"/{service}/{method[1]}"] = types
@@ -164,18 +167,20 @@ def read_descriptor(descriptor: FileDescriptorProto) -> File:
     read_enums(file, iter(descriptor.enum_type), descriptor.package)
     for service in descriptor.service:
         for method in service.method:
-            assert not method.client_streaming
-            types = method.input_type[1:], ("stream " if method.server_streaming else "") + method.output_type[1:]
+            types = (
+                ("stream " if method.client_streaming else "") + method.input_type[1:],
+                ("stream " if method.server_streaming else "") + method.output_type[1:],
+            )
             file.methods[f"/{descriptor.package}.{service.name}/{method.name}"] = types
     return file
 
 
 def test_the_table_is_read_whole() -> None:
     files = read_contract().values()
-    assert sum(len(file.messages) for file in files) == 42
-    assert sum(len(file.enums) for file in files) == 14
-    assert sum(len(fields) for file in files for fields in file.messages.values()) == 153
-    assert sum(len(file.methods) for file in files) == 6
+    assert sum(len(file.messages) for file in files) == 60
+    assert sum(len(file.enums) for file in files) == 15
+    assert sum(len(fields) for file in files for fields in file.messages.values()) == 197
+    assert sum(len(file.methods) for file in files) == 10
 
 
 def test_proto_files_hold_the_contract(compiled: Compiled) -> None:
@@ -245,13 +250,19 @@ def test_generated_enums_hold_the_contract() -> None:
 
 def test_generated_service_holds_the_contract() -> None:
     methods = {name: types for file in read_contract().values() for name, types in file.methods.items()}
-    mapping = mmexport.ExportServiceBase().__mapping__()
+    services = (
+        mmexport.ExportServiceBase(),
+        health_v1.HealthBase(),
+        reflection_v1.ServerReflectionBase(),
+        reflection_v1alpha.ServerReflectionBase(),
+    )
+    mapping = {path: handler for service in services for path, handler in service.__mapping__().items()}
     assert set(mapping) == set(methods)
     for name, (request, response) in methods.items():
         handler = mapping[name]
-        assert handler.request_type is generated(request)
+        assert handler.request_type is generated(request.removeprefix("stream "))
         assert handler.reply_type is generated(response.removeprefix("stream "))
-        assert handler.cardinality.client_streaming is False
+        assert handler.cardinality.client_streaming is request.startswith("stream ")
         assert handler.cardinality.server_streaming is response.startswith("stream ")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vx.timestamps import format_timestamp, from_datetime, parse_timestamp, to_datetime
@@ -67,17 +67,20 @@ def test_what_is_not_a_time_says_what_is(text: str) -> None:
     assert str(caught.value).startswith(repr(text))
 
 
+@settings(deadline=None)
 @given(every_us)
 def test_what_is_written_is_read_back_exactly(us: int) -> None:
     assert parse_timestamp(format_timestamp(us)) == us
     assert len(format_timestamp(us)) == len("20260511T080411.155000")
 
 
+@settings(deadline=None)
 @given(every_us)
 def test_datetimes_are_exact(us: int) -> None:
     assert from_datetime(to_datetime(us)) == us
 
 
+@settings(deadline=None)
 @given(st.datetimes(), st.integers(-14 * 60, 14 * 60))
 def test_an_offset_moves_the_moment(local: datetime, offset_min: int) -> None:
     moment = local.replace(tzinfo=timezone(timedelta(minutes=offset_min)))
@@ -89,11 +92,13 @@ def test_an_offset_moves_the_moment(local: datetime, offset_min: int) -> None:
             parse_timestamp(moment.isoformat())
 
 
+@settings(deadline=None)
 @given(every_us, every_us)
 def test_text_sorts_as_time_does(one: int, other: int) -> None:
     assert (one < other) == (format_timestamp(one) < format_timestamp(other))
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_a_time_or_a_value_error(text: str) -> None:
     try:

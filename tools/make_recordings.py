@@ -36,6 +36,7 @@ MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f.mp4"
 FORMATS: dict[str, tuple[str, dict[str, str]]] = {
     "mp4": ("mp4", {}),
     "fmp4": ("mp4", {"movflags": "frag_keyframe+delay_moov+default_base_moof"}),
+    "faststart": ("mp4", {"movflags": "faststart"}),
     "mkv": ("matroska", {}),
     "ts": ("mpegts", {}),
 }

@@ -7,8 +7,9 @@ Where things are (start with `vx.app`):
     vx.app          opens what the server needs, nests the nurseries, shuts down
     vx.config       the TOML file: frozen, validated once
     vx.errors       one family of errors, told apart by kind
+    vx.model        the vocabulary of sessions: states, results, records
     vx.timestamps   the times of the contract
-    vx.rpc          gRPC on trio: connections, calls, the services; `generated` is made from proto/
+    vx.rpc          gRPC on trio: connections, calls, TLS, the services; `generated` is made from proto/
     vx.session      sessions: their states, who runs them, how long they live, where they are kept
     vx.download     finished files out, in chunks
     vx.worker       the border between the server and its worker processes, one for each running session

@@ -37,8 +37,13 @@ def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. VxError if the server cannot start."""
     try:
         trio.run(_serve_until_signal, config)
-    except* VxError as group:
-        raise group.exceptions[0] from None
+    except BaseExceptionGroup as group:  # one for each nursery around the fault
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if isinstance(error, VxError):
+            raise error from None
+        raise
 
 
 async def _serve_until_signal(config: Config) -> None:

@@ -208,7 +208,6 @@ def test_the_server_from_the_environment(run: Run, server: str, monkeypatch: pyt
         (["export", "--camera", CAMERA, "--start", "-1m", "--end", "now", "--format", "avi"], "'avi' is not one of"),
         (["snapshot", "--camera", CAMERA, "--at", "x"], "Invalid value for --at: 'x' is not a time"),
         (["state"], "Missing argument 'ID'"),
-        (["state", "-7g"], "An ID that begins with - goes behind --."),
         (["serve"], "Missing option '--config'"),
         (["fly"], "No such command 'fly'"),
     ],
@@ -244,6 +243,26 @@ def test_mistakes_in_the_configuration_are_told_line_by_line(run: Run, tmp_path:
     ]
     result = run("serve", "--config", "none.toml")
     assert (result.exit_code, result.stderr) == (2, "none.toml: cannot be read: No such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    ("more", "exit_status", "said"),
+    [
+        (
+            "tls = { certificate = '/none/cert.pem', key = '/none/key.pem' }",
+            2,
+            'vx.toml: tls.key: "/none/key.pem" cannot be',
+        ),
+        ("listen = ['unix:///none/socket']", 1, "vx: cannot listen on unix:///none/socket: No such"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why(tmp_path: Path, more: str, exit_status: int, said: str) -> None:
+    (tmp_path / "vx.toml").write_text(f"state_dir = '{tmp_path}/state'\n{more}\n")
+    command = [sys.executable, "-m", "vx", "serve", "--config", "vx.toml"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout) == (exit_status, "")
+    assert ended.stderr.splitlines()[-1].startswith(said)
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize("module", ["vx.__main__", "vx.cli.commands"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vx.cli.values import (
@@ -55,6 +55,7 @@ def test_no_times(text: str) -> None:
     assert str(caught.value).startswith(repr(text))
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_a_time_or_a_value_error(text: str) -> None:
     try:
@@ -67,12 +68,14 @@ def test_any_text_is_a_time_or_a_value_error(text: str) -> None:
 moments = st.datetimes(timezones=st.just(UTC)).map(from_datetime)
 
 
+@settings(deadline=None)
 @given(moments)
 def test_what_is_shown_can_be_typed_again(us: int) -> None:
     assert parse_time(show_time(us).removesuffix(" UTC"), NOW_US) == us
     assert show_wire_time(format_timestamp(us)) == show_time(us)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 700), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999_999))
 def test_so_long_ago(days: int, hours: int, minutes: int, seconds: int, micros: int) -> None:
     ago = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
@@ -182,6 +185,7 @@ def test_names_that_would_collide() -> None:
     assert local_names(ids, ["video/mp4"] * 6) == ["x.mp4", "x-2.mp4", "X-3.MP4", "x-2-2.mp4", "noext", "noext-2"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text() | st.sampled_from(["..", ".", "/", "a/../..", "x.mp4", "X.mp4", "x-2.mp4"])))
 def test_all_names_are_names_in_this_folder_and_different(file_ids: list[str]) -> None:
     names = local_names(file_ids, ["video/mp4"] * len(file_ids))

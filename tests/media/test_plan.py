@@ -21,6 +21,13 @@ def test_rescaling_is_exact_to_half_a_tick(ticks: int, source: TimeBase, to: Tim
     assert abs(Fraction(source.us(ticks), 1_000_000) - exact) <= Fraction(1, 2_000_000)
 
 
+@given(TICKS, BASES)
+def test_a_reported_time_leads_back_to_its_frame(ticks: int, base: TimeBase) -> None:
+    """A client that asks for the very time that it was told gets that frame, not the one before."""
+    assert base.last_tick_at(base.us(ticks)) >= ticks
+    assert base.us(base.last_tick_at(ticks)) <= ticks < base.us(base.last_tick_at(ticks) + 1)
+
+
 @given(st.lists(st.integers(-249_999, 249_999), max_size=200), st.integers(1_000_000, 100_000_000))
 def test_jitter_in_the_names_never_adds_up(jitter: list[int], length_us: int) -> None:
     """Segments that really follow each other stay seamless, and within the tolerance of what their names say."""

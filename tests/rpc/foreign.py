@@ -23,6 +23,11 @@ class GrpcioClient:
     def unary(self, method: str, note: Note | None = None, *, timeout: float = LIMIT_S, **options: Any) -> Any:
         return self.unary_callable(method)(note or Note(), timeout=timeout, **options)
 
+    def raw(self, path: str) -> Any:
+        """A method of bytes to bytes."""
+        channel: Any = self.channel
+        return channel.unary_unary(path)
+
     def unary_callable(self, method: str) -> Any:
         return self.channel.unary_unary(f"/{SERVICE}/{method}", bytes, Note.FromString)
 
@@ -54,10 +59,10 @@ async def in_thread(function: Callable[..., _T], *args: Any) -> _T:
     return await trio.to_thread.run_sync(function, *args)
 
 
-def failure(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
+def failure(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str | None]:
     """Status and text with which a call fails."""
     try:
         result = call()
     except grpc.RpcError as error:
-        return error.code(), error.details()  # type: ignore[attr-defined]  # it is a Call, too
+        return error.code(), error.details()
     raise AssertionError(f"the call did not fail: {result}")

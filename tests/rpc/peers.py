@@ -19,11 +19,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 import hpack
 import trio
 from hyperframe.frame import (
@@ -113,6 +114,11 @@ def parse_frames(received: bytes) -> list[Frame]:
     return found
 
 
+def count_data(frames: Sequence[Frame]) -> int:
+    """Bytes of DATA."""
+    return sum(len(frame.data) for frame in frames if isinstance(frame, DataFrame))
+
+
 # ---- a server in a process of its own
 
 
@@ -136,6 +142,8 @@ class ServerProcess:
         self._process = process
         self._log = log
         self.port = port
+        self.sockets_at_first = self.sockets
+        """Its listener, and those by which it wakes itself."""
 
     def _status(self, key: str) -> int:
         text = Path(f"/proc/{self._process.pid}/status").read_text()
@@ -150,7 +158,7 @@ class ServerProcess:
 
     @property
     def sockets(self) -> int:
-        """Open connections (and its listener)."""
+        """Sockets that it has open."""
         links = Path(f"/proc/{self._process.pid}/fd").iterdir()
         found = 0
         for link in links:
@@ -159,12 +167,12 @@ class ServerProcess:
         return found
 
     def wait_sockets(self, count: int) -> None:
-        """Wait until it has let go of all but `count` sockets."""
+        """Wait until it has no more than `count` sockets."""
         deadline = time.monotonic() + LIMIT_S
-        while (have := self.sockets) > count:
-            assert time.monotonic() < deadline, f"{have - count} sockets too many are open"
-            with Bystander(self.port) as bystander:  # it takes turns with what is being ended
-                bystander.call()
+        with Bystander(self.port) as bystander:
+            while (have := self.sockets - 1) > count:
+                assert time.monotonic() < deadline, f"{have - count} sockets too many are open"
+                bystander.call()  # takes turns with what is being ended
 
     def stop(self) -> None:
         """SIGTERM, and look at what it leaves behind: status 0, and no traceback in its log."""
@@ -218,7 +226,7 @@ class Hostile:
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.send(greeting)
 
-    def __enter__(self) -> Hostile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -259,8 +267,10 @@ class Client:
             h2.config.H2Configuration(client_side=True, header_encoding="utf-8", validate_outbound_headers=False)
         )
         self._h2.initiate_connection()
+        self._answers: dict[int, dict[str, str]] = {}
+        self._ended: set[int] = set()
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -276,37 +286,31 @@ class Client:
 
     def pour(self, payloads: dict[int, bytes]) -> None:
         """Send these bytes on these streams as far as the windows go, until none is left or none can be sent."""
+        left = {stream_id: memoryview(payload) for stream_id, payload in payloads.items()}
         self._flush()
-        while payloads:
-            for stream_id, payload in list(payloads.items()):
+        while left:
+            sent = 0
+            for stream_id in list(left):
                 try:
-                    size = min(self._h2.local_flow_control_window(stream_id), 16384, len(payload))
+                    size = min(self._h2.local_flow_control_window(stream_id), 16384, len(left[stream_id]))
+                    if size:
+                        self._h2.send_data(stream_id, bytes(left[stream_id][:size]))
                 except h2.exceptions.StreamClosedError:
-                    size, payload = 0, b""
-                if size:
-                    self._h2.send_data(stream_id, payload[:size])
-                payloads[stream_id] = payload[size:]
-                if not payloads[stream_id]:
-                    del payloads[stream_id]
+                    size = len(left[stream_id])  # it has been answered already
+                left[stream_id] = left[stream_id][size:]
+                sent += size
+                if not left[stream_id]:
+                    del left[stream_id]
             self._flush()
-            if payloads and not self._receive():
+            if left and not sent and not self._receive():
                 return
 
     def answers(self, stream_ids: list[int]) -> dict[int, dict[str, str]]:
         """Headers and trailers of these calls, once all have ended."""
         self._flush()
-        waiting = set(stream_ids)
-        found: dict[int, dict[str, str]] = {stream_id: {} for stream_id in stream_ids}
-        while waiting:
-            events = self._receive()
-            assert events, "the server ended the connection"
-            for event in events:
-                match event:
-                    case h2.events.ResponseReceived() | h2.events.TrailersReceived():
-                        found[event.stream_id].update((str(name), str(value)) for name, value in event.headers or ())
-                    case h2.events.StreamEnded() | h2.events.StreamReset():
-                        waiting.discard(event.stream_id)
-        return found
+        while not self._ended.issuperset(stream_ids):
+            assert self._receive(), "the server ended the connection"
+        return {stream_id: self._answers.get(stream_id, {}) for stream_id in stream_ids}
 
     def call(self, path: str = HEALTH, body: bytes = b"", *more: tuple[str, str]) -> dict[str, str]:
         """Headers and trailers of a call with one request."""
@@ -317,11 +321,18 @@ class Client:
     def _flush(self) -> None:
         self._sock.sendall(self._h2.data_to_send())
 
-    def _receive(self) -> list[h2.events.Event]:
+    def _receive(self) -> bool:
+        """Take what comes; False at the end of the connection."""
         received = self._sock.recv(65536)
-        events = self._h2.receive_data(received)
+        for event in self._h2.receive_data(received):
+            match event:
+                case h2.events.ResponseReceived() | h2.events.TrailersReceived():
+                    found = self._answers.setdefault(event.stream_id, {})
+                    found.update((str(name), str(value)) for name, value in event.headers or ())
+                case h2.events.StreamEnded() | h2.events.StreamReset():
+                    self._ended.add(event.stream_id)
         self._flush()
-        return events if received else []
+        return bool(received)
 
 
 class Bystander(Client):
@@ -384,6 +395,7 @@ class MemoryWire:
         self.lost = False
         self._incoming: deque[bytes] = deque()
         self._changed = trio.lowlevel.ParkingLot()
+        self.ended = trio.Event()
 
     # the peer's side
 
@@ -435,6 +447,7 @@ class MemoryWire:
 
     def close(self) -> None:
         self.closed = True
+        self.ended.set()
 
     def _check(self) -> None:
         if self.lost:

@@ -66,7 +66,9 @@ class Probe(StreamsResponses):
     async def metadata(self, request: Note) -> Note:
         metadata = current_call().metadata
         assert metadata is not None
-        return Note(text=str(metadata.get(request.text, "")), data=bytes(metadata.get("blob-bin", b"")))
+        blob = metadata.get("blob-bin", b"")
+        assert isinstance(blob, bytes)
+        return Note(text=str(metadata.get(request.text, "")), data=blob)
 
     async def hold(self, request: Note) -> Note:
         self.note("hold started")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import threading
+from functools import partial
 from typing import Any
 
 import grpc
 import pytest
 import trio
 
-from tests.rpc.foreign import GrpcioClient, failure, grpcio, in_thread
-from tests.rpc.probe import SERVICE, Note, Running, bulk_data, start
+from tests.rpc.foreign import failure, grpcio, in_thread
+from tests.rpc.probe import LIMIT_S, SERVICE, Note, Running, bulk_data, start
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ async def test_metadata(running: Running) -> None:
 async def test_unknown_methods(running: Running, method: str) -> None:
     def client() -> Any:
         with grpcio(running.address) as calls:
-            return failure(lambda: calls.channel.unary_unary(method)(b"", timeout=10))
+            return failure(lambda: calls.raw(method)(b"", timeout=LIMIT_S))
 
     assert await in_thread(client) == (grpc.StatusCode.UNIMPLEMENTED, f"there is no method {method}")
 
@@ -205,8 +206,8 @@ async def test_a_compressed_request(running: Running) -> None:
 async def test_malformed_requests(running: Running) -> None:
     def client() -> Any:
         with grpcio(running.address) as calls:
-            raw = calls.channel.unary_unary(f"/{SERVICE}/Echo")
-            return [failure(lambda data=data: raw(data, timeout=10)) for data in (b"\x0a\x05ab", b"\xff" * 12, b"\x0b")]
+            raw = calls.raw(f"/{SERVICE}/Echo")
+            return [failure(partial(raw, data, timeout=LIMIT_S)) for data in (b"\x0a\x05ab", b"\xff" * 12, b"\x0b")]
 
     for status, text in await in_thread(client):
         assert status is grpc.StatusCode.INTERNAL
@@ -299,5 +300,3 @@ async def test_pings_of_the_client_keep_the_connection(running: Running) -> None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(release)
         assert [note.text for note in await in_thread(client)] == ["first", "last"]
-
-

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +17,12 @@ import pytest
 import trio
 import trustme
 from cryptography.hazmat.primitives import serialization
+from grpc_reflection.v1alpha import proto_reflection_descriptor_database
 
 from tests.rpc.foreign import failure, grpcio, in_thread
-from tests.rpc.peer import H2Peer
+from tests.rpc.hand_driven import H2Peer
 from tests.rpc.probe import LIMIT_S, Note, Running, bulk_data, start
+from tests.server_process import ServerProcess
 from vx.config import ConfigError
 from vx.rpc.tls import TlsWire, server_context
 
@@ -57,8 +63,12 @@ async def open_tls(port: int, context: ssl.SSLContext) -> trio.SSLStream[trio.So
     stream = trio.SSLStream(
         await trio.open_tcp_stream("127.0.0.1", port), context, server_hostname="localhost", https_compatible=True
     )
-    with trio.fail_after(LIMIT_S):
-        await stream.do_handshake()
+    try:
+        with trio.fail_after(LIMIT_S):
+            await stream.do_handshake()
+    except trio.BrokenResourceError:
+        await trio.aclose_forcefully(stream)
+        raise
     return stream
 
 
@@ -145,9 +155,9 @@ async def test_handshakes_that_never_end(
             assert await read_to_end(stream) == b""
         await stream.aclose()
     assert caplog.text.count("no TLS handshake within") == 4
-    stream = await open_tls(running.port, pki.client("h2"))
-    await H2Peer(stream).shake_hands()
-    await trio.aclose_forcefully(stream)
+    good = await open_tls(running.port, pki.client("h2"))
+    await H2Peer(good).shake_hands()
+    await trio.aclose_forcefully(good)
 
 
 async def read_to_end(stream: trio.SocketStream) -> bytes:
@@ -200,14 +210,14 @@ async def wires(pki: Pki, *, send_buffer: int | None = None) -> tuple[TlsWire, t
 
 
 async def test_a_blocked_write_goes_on_where_it_was(pki: Pki) -> None:
-    """Each byte arrives once and in its place, whatever the kernel takes at a time, and none is counted before it has."""
+    """Each byte arrives once and in its place, however few the kernel takes; none counts before."""
     wire, stream = await wires(pki, send_buffer=4096)
     data = bulk_data(1_000_003)
     received = bytearray()
 
     async def send() -> None:
         cuts = sorted({0, len(data), *range(9, len(data), 16_393), *range(0, len(data), 77_777)})
-        left = [memoryview(data)[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)]
+        left = [memoryview(data)[begin:end] for begin, end in pairwise(cuts)]
         sent = 0
         while left:
             count = wire.send_nowait(left)
@@ -349,3 +359,29 @@ def test_both_files_are_judged_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         server_context(tmp_path / "none", tmp_path / "nothing")
     assert len(caught.value.problems) == 2
+
+
+# ---- the whole server
+
+
+def test_vx_serve_with_tls(pki: Pki, start_server: Callable[[str], ServerProcess]) -> None:
+    """Nothing but the certificate is known to the client: it asks the server what it can call."""
+    server = start_server(f'[tls]\ncertificate = "{pki.certificate}"\nkey = "{pki.key}"\n')
+    with grpcio(f"localhost:{server.address.rpartition(':')[2]}", root=pki.root) as calls:
+        database = proto_reflection_descriptor_database.ProtoReflectionDescriptorDatabase(calls.channel)
+        assert "axxonsoft.bl.mmexport.ExportService" in database.get_services()
+    assert server.terminate() == 0
+
+
+def test_vx_serve_names_the_file_that_it_cannot_use(pki: Pki, tmp_path: Path) -> None:
+    config = tmp_path / "vx.toml"
+    none = tmp_path / "none.pem"
+    config.write_text(f'state_dir = "{tmp_path}/state"\n[tls]\ncertificate = "{none}"\nkey = "{pki.key}"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "vx", "serve", "--config", str(config)], capture_output=True, text=True, check=False
+    )
+    problem = f'tls.certificate: "{none}" cannot be read: No such file or directory'
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{config}: {problem}")
+    assert done.stdout == ""
+    assert not (tmp_path / "state").exists()

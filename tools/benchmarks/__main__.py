@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import harness, transport
-from benchmarks.harness import BenchError, Row, note
+from tools.benchmarks import harness, transport
+from tools.benchmarks.harness import BenchError, Row, note
 
 
 def main() -> None:

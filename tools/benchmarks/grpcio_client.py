@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from benchmarks import scenario
+from tools.benchmarks import scenario
 
 
 def check(messages: Any, stub: Any, session: str, chunk_kb: int) -> dict[str, object]:

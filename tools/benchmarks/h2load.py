@@ -7,8 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import scenario
-from benchmarks.harness import BenchError, Server, run_client
+from tools.benchmarks import scenario
+from tools.benchmarks.harness import BenchError, Server, run_client
 
 _WINDOWS = ["-w", "30", "-W", "30"]
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}

@@ -39,7 +39,7 @@ def completed_state(messages: Any, size: int) -> Any:
 
 
 def wire_size(size: int, chunk_size: int, first: int) -> int:
-    """Bytes of DATA that a download of chunks `first` … of a file of `size` bytes must have, gRPC's framing included."""
+    """Bytes of DATA, gRPC's framing included, of a download of the chunks from `first` on of a file of `size` bytes."""
     total = 0
     for index in range(first, -(-size // chunk_size)):
         length = min(chunk_size, size - index * chunk_size)

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import build, h2load, harness, scenario
-from benchmarks.h2load import Load, Sample
-from benchmarks.harness import BenchError, Row, Server, interleave, note
+from tools.benchmarks import build, h2load, harness, scenario
+from tools.benchmarks.h2load import Load, Sample
+from tools.benchmarks.harness import BenchError, Row, Server, interleave, note
 
 VX, SYNC, AIO, GRPCLIB, GRPCLIB_UPB, CPP = "vx", "grpcio sync", "grpc.aio", "grpclib", "grpclib+upb", "C++ gRPC"
 MIB = 1 << 20
@@ -59,7 +59,7 @@ class Bench:
         if profile:
             options += ["--profile", str(profile)]
         return [
-            *(sys.executable, "-m", f"benchmarks.peers.{module}", *options),
+            *(sys.executable, "-m", f"tools.benchmarks.peers.{module}", *options),
             *("--file", str(self.file), "--stubs", str(self.stubs)),
         ]
 
@@ -92,14 +92,14 @@ class Bench:
 
     def grpcio_client(self, server: Server, what: str, *options: str) -> dict[str, Any]:
         """What a client with grpcio's defaults found."""
-        command = [sys.executable, "-m", "benchmarks.grpcio_client", what, *options]
+        command = [sys.executable, "-m", "tools.benchmarks.grpcio_client", what, *options]
         command += ["--port", str(server.port), "--session", server.session, "--stubs", str(self.stubs)]
         result: dict[str, Any] = json.loads(harness.run_client(command))
         return result
 
     def probe(self, server: Server, path: str, message: bytes, seconds: float, rate: float, *options: str) -> list[float]:
         """Times of single calls, in ms."""
-        command = [sys.executable, "-m", "benchmarks.probe", "--port", str(server.port), "--path", path]
+        command = [sys.executable, "-m", "tools.benchmarks.probe", "--port", str(server.port), "--path", path]
         command += ["--message", message.hex(), "--seconds", str(seconds), "--rate", str(rate), *options]
         return [1000 * value for value in json.loads(harness.run_client(command))["seconds"]]
 
@@ -319,9 +319,10 @@ def mixed(bench: Bench) -> list[Row]:
     """Unary calls while downloads run; from the page cache, and from a disk that is slow."""
     rows: list[Row] = []
     names = (VX, SYNC, AIO, GRPCLIB, CPP)
+    rounds = min(bench.rounds, 3)
     with bench.servers(*names) as servers:
         note("mixed: page cache warm")
-        warm = interleave(servers, lambda server: _mix(bench, server), min(bench.rounds, 3), warm_up=False)
+        warm = interleave(servers, lambda server: _mix(bench, server), rounds, warm_up=False)
     rows += _mixed_rows("GetSessionState p99 beside 4 downloads", warm)
     try:
         slow_disk = build.make_slow_disk()
@@ -330,7 +331,7 @@ def mixed(bench: Bench) -> list[Row]:
         return rows
     with bench.servers(*names, slow_disk=slow_disk) as servers:
         note(f"mixed: page cache cold, each read from the disk {SLOW_DISK_MS} ms")
-        cold = interleave(servers, lambda server: _cold_mix(bench, server), min(bench.rounds, 3), warm_up=False)
+        cold = interleave(servers, lambda server: _cold_mix(bench, server), rounds, warm_up=False)
     return rows + _mixed_rows(f"… page cache cold, disk reads of {SLOW_DISK_MS} ms", cold)
 
 

@@ -43,17 +43,6 @@ class _Group(click.Group):
             ctx.exit(130)
 
 
-class _IdCommand(click.Command):
-    """A command about one session, whose id may look like an option."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            text = f"{error.format_message()} An ID that begins with - goes behind --."
-            raise click.UsageError(text, ctx) from None
-
-
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -108,16 +97,11 @@ def serve(config_file: str) -> None:
 
     try:
         config = load(config_file)
-    except ConfigError as error:
-        for problem in error.problems:
-            click.echo(f"{config_file}: {problem}", err=True)
-        raise SystemExit(2) from None
-    _set_up_logging(config)
-    from vx.app import run
+        _set_up_logging(config)
+        from vx.app import run
 
-    try:
         run(config)
-    except ConfigError as error:  # a file that the configuration names
+    except ConfigError as error:
         for problem in error.problems:
             click.echo(f"{config_file}: {problem}", err=True)
         raise SystemExit(2) from None
@@ -440,7 +424,7 @@ def sessions(call: _Call) -> None:
         click.echo("\n".join(session_table(found)) if found else "no sessions")
 
 
-@vx.command(cls=_IdCommand)
+@vx.command()
 @click.argument("session_id", metavar="ID")
 @_client_command
 def state(call: _Call, session_id: str) -> None:
@@ -451,7 +435,7 @@ def state(call: _Call, session_id: str) -> None:
     _show_state(call, session_id, lambda client, report: client.state(session_id))
 
 
-@vx.command(cls=_IdCommand)
+@vx.command()
 @click.argument("session_id", metavar="ID")
 @_client_command
 def stop(call: _Call, session_id: str) -> None:
@@ -472,7 +456,7 @@ def _show_state(call: _Call, session_id: str, ask: Callable[[Client, Report], Aw
         click.echo("\n".join(state_lines(session_id, answer)))
 
 
-@vx.command(cls=_IdCommand)
+@vx.command()
 @click.argument("session_id", metavar="ID")
 @_client_command
 def destroy(call: _Call, session_id: str) -> None:
@@ -490,7 +474,6 @@ def destroy(call: _Call, session_id: str) -> None:
 
 
 @vx.command(
-    cls=_IdCommand,
     epilog="""
 \b
 Example:

@@ -37,6 +37,10 @@ class TimeBase:
         """Microseconds in ticks, to the nearest."""
         return _divide(us * self.den, self.num * SECOND_US)
 
+    def last_tick_at(self, us: int) -> int:
+        """The last tick that is, in whole microseconds as reported, at or before `us`."""
+        return -(-(2 * us + 1) * self.den // (2 * self.num * SECOND_US)) - 1
+
     def rescale(self, ticks: int, to: TimeBase) -> int:
         """The same time in the ticks of another time base, to the nearest."""
         if self == to:

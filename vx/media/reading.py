@@ -378,7 +378,7 @@ class Reader:
         head = read_head(packets, video)
         placement = plan.place(segment.start_us, self._previous_end_us, self._tolerance_us)
         origin = head.first_shown
-        start = time_base(video).ticks(self._start_us - placement.origin_us)
+        start = time_base(video).last_tick_at(self._start_us - placement.origin_us)
         if start > 0:
             head, packets = seek_before(container, video, origin, origin + start, *sound, unwrap=unwrap)
         begin = Begin(
@@ -516,9 +516,9 @@ class _Cut:
 
     def _until_end(self, first: TimedPacket, packets: Iterator[TimedPacket]) -> None:
         video_index, audio = self._video_index, self._begin.audio
-        end = self._base.ticks(self._end_us)
+        end = self._base.last_tick_at(self._end_us - 1) + 1
         patience = end + self._base.ticks(_SKEW_US)
-        audio_end = 0 if audio is None else audio.time_base.ticks(self._end_us)
+        audio_end = 0 if audio is None else audio.time_base.last_tick_at(self._end_us - 1) + 1
         audio_finished = audio is None
         cut = plan.EndCut(end)
         waiting: list[TimedPacket] = []
@@ -605,7 +605,7 @@ def _adts_config(path: str, sound: AudioStream) -> bytes | None:
 
 def _detached(stream: Stream) -> Stream:
     """A stream with the same parameters that outlives its file: result files are made from it in another thread."""
-    carrier = av.open(BytesIO(), "w", format="matroska")
+    carrier = av.open(BytesIO(), "w", format="nut")  # which holds any codec
     return carrier.add_stream_from_template(stream, opaque=True)
 
 

@@ -93,7 +93,7 @@ def _decode(segment: Segment, at_us: int) -> tuple[VideoFrame, int, int]:
         base = time_base(video)
         head = read_head(demux(container, video), video)
         origin = head.first_shown
-        target = origin + base.ticks(at_us - segment.start_us)
+        target = origin + base.last_tick_at(at_us - segment.start_us)
         head, rest = seek_before(container, video, origin, target)
         shown = _Shown(target)
         frame = _decode_exactly(video, shown, head.packets, rest)

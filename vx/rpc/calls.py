@@ -27,7 +27,7 @@ from grpclib.protocol import AbstractHandler
 from h2.errors import ErrorCodes
 
 from vx.errors import VxError
-from vx.rpc.codec import SMALL, Bulk, Codec, MalformedError, TooManyFieldsError, count_fields, message_prefix
+from vx.rpc.codec import SMALL, Bulk, Codec, MalformedError, TooLargeError, count_fields, message_prefix
 from vx.rpc.connection import (
     MESSAGE_S,
     Connection,
@@ -148,7 +148,7 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
             message = await _decode(data, self._recv_type)
         except MalformedError as error:
             raise GRPCError(Status.INTERNAL, f"malformed request: {error}") from None
-        except TooManyFieldsError as error:
+        except TooLargeError as error:
             raise GRPCError(Status.RESOURCE_EXHAUSTED, str(error)) from None
         self._messages_received += 1
         return message
@@ -313,7 +313,7 @@ def _shortened(text: str | None) -> str:
 
     Clients refuse long headers, and hpack's Huffman coding takes time with the square of their length.
     """
-    text = text or ""
+    text = (text or "").strip()  # a header's value may not begin or end with white space
     return text if len(text) <= _MAX_STATUS_TEXT else f"{text[:_MAX_STATUS_TEXT]}…"
 
 

@@ -7,9 +7,10 @@ durations are read by `duration_us`.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import betterproto
 from grpclib.encoding.base import CodecBase
@@ -30,11 +31,12 @@ class MalformedError(ValueError):
     """The bytes are not an encoding of the message that the method takes."""
 
 
-class TooManyFieldsError(ValueError):
-    """There is more in the message than is decoded."""
+MAX_TEXT = 64 * 1024
+"""Bytes of a text in a request. Texts are quoted in errors, which makes them several times as long; bulk is `bytes`."""
 
-    def __init__(self) -> None:
-        super().__init__(f"the message has more than {MAX_FIELDS} fields")
+
+class TooLargeError(ValueError):
+    """There is more in the message than is decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Codec(CodecBase):
         return message.data if isinstance(message, Encoded) else bytes(message)
 
     def decode(self, data: bytes, message_type: Any) -> Any:
-        """MalformedError if `data` is not a whole and well-formed `message_type`; TooManyFieldsError."""
+        """MalformedError if `data` is not a whole and well-formed `message_type`; TooLargeError."""
         count_fields(data, message_type)
         return self.decode_checked(data, message_type)
 
@@ -120,7 +122,7 @@ def _varint(data: memoryview, at: int, where: str) -> tuple[int, int]:
 
 
 def count_fields(data: bytes, message_type: Any) -> int:
-    """How much there is to decode. MalformedError if `data` is not a `message_type`; TooManyFieldsError."""
+    """How much there is to decode. MalformedError if `data` is not a `message_type`; TooLargeError."""
     return MAX_FIELDS - _check(memoryview(data), message_type, message_type.__name__, MAX_FIELDS)
 
 
@@ -129,12 +131,12 @@ def _check(data: memoryview, message_type: Any, where: str, left: int) -> int:
 
     `left` is how many fields there may be; returns how many more there may be after it.
     """
-    fields, dense = _nested_types(message_type)
+    shape = _shape(message_type)
     at, end = 0, len(data)
     while at < end:
         left -= 1
         if left < 0:
-            raise TooManyFieldsError
+            raise TooLargeError(f"the message has more than {MAX_FIELDS} fields")
         tag, at = _varint(data, at, where)
         number, wire_type = tag >> 3, tag & 7
         if not 1 <= number < 1 << 29:
@@ -149,11 +151,13 @@ def _check(data: memoryview, message_type: Any, where: str, left: int) -> int:
             length, at = _varint(data, at, where)
             if at + length > end:
                 raise MalformedError(f"{where}: field {number} is longer than its message")
-            if number in fields:
-                name, nested = fields[number]
+            if number in shape.messages:
+                name, nested = shape.messages[number]
                 left = _check(data[at : at + length], nested, f"{where}.{name}", left)
-            elif number in dense:
+            elif number in shape.dense:
                 left -= length // _DENSITY
+            elif number in shape.texts and length > MAX_TEXT:
+                raise TooLargeError(f"{where}: field {number} has {length} bytes; at most {MAX_TEXT} are allowed")
             at += length
         else:
             raise MalformedError(f"{where}: field {number} has the wire type {wire_type}")
@@ -164,27 +168,37 @@ def _check(data: memoryview, message_type: Any, where: str, left: int) -> int:
 
 _DENSITY = 8
 """Bytes of a map's entry, or of packed numbers, that count as a field."""
-_nested_cache: dict[Any, tuple[dict[int, tuple[str, Any]], frozenset[int]]] = {}
 
 
-def _nested_types(message_type: Any) -> tuple[dict[int, tuple[str, Any]], frozenset[int]]:
-    """The fields that are messages, with their names and types; and those that hold many values in one field."""
-    if message_type not in _nested_cache:
-        meta = message_type()._betterproto
-        messages = {
+class _Shape(NamedTuple):
+    """What `_check` has to know of a message type: numbers of its fields."""
+
+    messages: dict[int, tuple[str, Any]]
+    """Those that are messages, with their names and types."""
+    dense: frozenset[int]
+    """Those that hold many values in one field."""
+    texts: frozenset[int]
+
+
+@functools.cache
+def _shape(message_type: Any) -> _Shape:
+    meta = message_type()._betterproto
+    fields = meta.meta_by_field_name
+    return _Shape(
+        {
             field.number: (name, meta.cls_by_field[name])
-            for name, field in meta.meta_by_field_name.items()
+            for name, field in fields.items()
             if field.proto_type == betterproto.TYPE_MESSAGE
             and not field.wraps
             and issubclass(meta.cls_by_field[name], betterproto.Message)
-        }
-        dense = frozenset(
+        },
+        frozenset(
             field.number
-            for field in meta.meta_by_field_name.values()
+            for field in fields.values()
             if field.proto_type in betterproto.PACKED_TYPES or field.proto_type == betterproto.TYPE_MAP
-        )
-        _nested_cache[message_type] = messages, dense
-    return _nested_cache[message_type]
+        ),
+        frozenset(field.number for field in fields.values() if field.proto_type == betterproto.TYPE_STRING),
+    )
 
 
 def unknown_field(message: Any, path: str) -> str | None:

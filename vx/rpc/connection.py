@@ -36,6 +36,7 @@ from h2.exceptions import DenialOfServiceError, FrameTooLargeError, ProtocolErro
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from hpack.exceptions import HPACKError
+from hyperframe.exceptions import InvalidPaddingError
 from hyperframe.frame import Frame, GoAwayFrame, SettingsFrame
 
 from vx.rpc.wire import Buffer, Wire
@@ -58,7 +59,7 @@ _MAX_CONTINUATIONS = 8
 """Frames that the headers of one call may be spread over."""
 _MAX_REASON = 200
 """Bytes of explanation in a GOAWAY: some of h2's quote the input."""
-_TURN = 64
+_TURN = 16
 """Frames of one peer that are dealt with before other tasks get their turn."""
 _GREETING_S = 10.0
 """How long a new peer may take to acknowledge our SETTINGS, that is, to speak HTTP/2 at all."""
@@ -153,7 +154,10 @@ class _ServerH2(H2Connection):
 
         h2's own `receive_data` is ahead of its events: a stream that one of them opens may be gone by then.
         """
-        frame = next(self.incoming_buffer, None)
+        try:
+            frame = next(self.incoming_buffer, None)
+        except InvalidPaddingError as error:
+            raise ProtocolError(str(error)) from error
         return None if frame is None else (frame, self._receive_frame(frame))
 
     def go_away(self, last_stream_id: int, code: ErrorCodes, reason: str = "") -> None:
@@ -169,6 +173,8 @@ class _ServerH2(H2Connection):
     def _receive_settings_frame(self, frame: SettingsFrame) -> tuple[list[Frame], list[h2.events.Event]]:
         # h2 would keep every setting of the 65,536 that a peer can make up, and walk through all of them each time;
         # and let the peer choose how much our HPACK encoder remembers, although it need not use what it may.
+        if frame.body_len > _MAX_SETTINGS * _SETTING_SIZE:
+            raise DenialOfServiceError(f"too many settings; at most {_MAX_SETTINGS} in a frame are allowed")
         frame.settings = {code: value for code, value in frame.settings.items() if code in _KNOWN_SETTINGS}
         table_size = frame.settings.get(SettingCodes.HEADER_TABLE_SIZE, 0)
         frame.settings.update({SettingCodes.HEADER_TABLE_SIZE: _HEADER_TABLE} if table_size > _HEADER_TABLE else {})
@@ -566,7 +572,11 @@ class Connection:
             self._processor.process(event)
 
     def _admits(self) -> bool:
-        return not self._refusing and len(self._processor.streams) < self._h2.max_streams
+        calls, limit = self._processor.streams, self._h2.max_streams
+        if self._refusing or len(calls) >= 2 * limit:
+            return False
+        # One that the client has cancelled has ended for it, even if its task is still about to.
+        return len(calls) < limit or sum(stream.closable for stream in calls.values()) < limit
 
     def _spend_reset(self) -> bool:
         affordable = self._resets.take()
@@ -765,6 +775,7 @@ _KNOWN_SETTINGS = frozenset(map(int, SettingCodes))
 _HEADER_TABLE = 4096
 """Bytes of header fields that our HPACK encoder remembers, at most."""
 _SETTINGS_COST = 10
+_MAX_SETTINGS, _SETTING_SIZE = 32, 6
 _CALL_FRAMES = 8
 """Frames that go with a call without being extra work: its HEADERS, small and empty DATA, updates of both windows, and
 the PINGs with which some clients measure the line."""

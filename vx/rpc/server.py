@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _BACKLOG = 256
 _ACCEPT_PAUSE_S = 0.1
 """How long to wait for file descriptors to come free when there are none left to accept with."""
-_ARRIVALS = 4
+_ARRIVALS = 2
 """Requests of the largest size that may be arriving at a time."""
 _HANDSHAKE_S = 10.0
 """How long a client may take to agree on TLS."""

@@ -124,7 +124,7 @@ class Registry:
             )
         self._last_number += 1
         record = Record(
-            id=secrets.token_urlsafe(24),
+            id=secrets.token_hex(16),
             number=self._last_number,
             options=request.options,
             timezone_min=request.timezone_min,

@@ -7,7 +7,7 @@ import json
 import ssl
 from pathlib import Path
 
-from benchmarks import scenario
+from tools.benchmarks import scenario
 
 
 def parser() -> argparse.ArgumentParser:

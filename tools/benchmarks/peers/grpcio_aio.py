@@ -9,16 +9,17 @@ from typing import Any
 
 import grpc.aio
 
-from benchmarks import peers, scenario
+from tools.benchmarks import peers, scenario
 
 
 async def serve() -> None:
     arguments = peers.parser().parse_args()
     messages, services = scenario.load_stubs(arguments.stubs)
+    base: Any = services.ExportServiceServicer
     fd = os.open(arguments.file, os.O_RDONLY)
     size = os.fstat(fd).st_size
 
-    class ExportService(services.ExportServiceServicer):  # type: ignore[misc]  # the generated class is untyped
+    class ExportService(base):
         async def GetSessionState(self, request: Any, context: Any) -> Any:  # noqa: N802
             if request.session_id != scenario.PEER_SESSION:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "There is no session with provided ID")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import grpclib
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.server import Server, Stream
 
-from benchmarks import peers, scenario
+from tools.benchmarks import peers, scenario
 from vx.rpc.generated.axxonsoft.bl.mmexport import (
     DownloadFileRequest,
     EState,
@@ -108,10 +109,10 @@ async def serve() -> None:
     else:
         service = BetterprotoService(fd)
     server = Server([service])
-    await server.start("127.0.0.1", 0, ssl=peers.server_context(arguments))
-    assert server._server is not None  # the only way to the port that port 0 became
-    peers.announce(server._server.sockets[0].getsockname()[1])
-    await server.wait_closed()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        await server.start(sock=listener, ssl=peers.server_context(arguments))
+        peers.announce(listener.getsockname()[1])
+        await server.wait_closed()
 
 
 asyncio.run(serve())

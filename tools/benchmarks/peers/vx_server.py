@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 
 import vx.app  # noqa: F401  # nothing of it is called: what the real server has loaded counts in its memory
-from benchmarks import peers, scenario
+from tools.benchmarks import peers, scenario
 from vx.config import Address, Config, parse
 from vx.jobs import ClipJob, Ended, Event, FileDone, FileOpened, Job, PartFile, Progress
 from vx.rpc.generated.axxonsoft.bl.mmexport import (
@@ -33,6 +33,7 @@ from vx.rpc.generated.axxonsoft.bl.mmexport import (
 from vx.rpc.options import parse_options
 from vx.rpc.server import Limits, Server, open_listener
 from vx.rpc.services import ExportService
+from vx.rpc.tls import server_context
 from vx.session.registry import Lifetimes, Registry
 from vx.session.store import MemoryStore
 
@@ -121,8 +122,7 @@ async def start_sessions(registry: Registry, config: Config, count: int) -> str:
     session_id = ""
     for number in range(count):
         session_id = (await registry.start(requests[number % len(requests)])).id
-    while registry.get(session_id).state.is_running:
-        await trio.sleep(0.01)
+    await registry.stop(session_id)  # which has nothing left to do, but waits for the end
     return session_id
 
 
@@ -140,6 +140,7 @@ async def serve(arguments: Namespace, state_dir: Path) -> None:
         max_message=config.max_message_kb << 10,
         keepalive_s=config.keepalive_s,
     )
+    tls = server_context(arguments.certificate, arguments.key) if arguments.certificate else None
     folder = config.state_dir / "sessions"
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -148,7 +149,8 @@ async def serve(arguments: Namespace, state_dir: Path) -> None:
             nursery.start_soon(registry.deadlines.reap, registry.expire)
             listener = open_listener(Address("127.0.0.1", 0))
             peers.announce(listener.getsockname()[1], session_id)
-            nursery.start_soon(Server([ExportService(registry, config)], limits).serve, [listener])
+            server = Server([ExportService(registry, config)], limits, tls=tls)
+            nursery.start_soon(server.serve, [listener])
             async for _ in signals:
                 break
             nursery.cancel_scope.cancel()
