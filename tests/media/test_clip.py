@@ -242,7 +242,7 @@ def test_no_file_is_larger_and_nothing_is_lost_between_them(
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_many_small_packets_stay_below_the_limit_too(tmp_path: Path, container: Container) -> None:
     """The container's own bytes weigh most where a camera sends one frame in a second, and next to nothing in it."""
-    form = Form(width=256, height=64, fps=Fraction(1), gop=20, audio=True)
+    form = Form(width=256, height=64, fps=Fraction(1), gop=5, audio=True)
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.mkv"
     cut(numbered(form, 200), str(pattern), T0, pieces((0, 200)), kind="mkv")
     for limit in (75_000, 150_000):

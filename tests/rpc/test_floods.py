@@ -224,7 +224,8 @@ def test_a_streams_window_past_its_end_ends_the_stream(server: ServerProcess) ->
     resets = [frame for frame in frames if isinstance(frame, RstStreamFrame)]
     assert [(frame.stream_id, frame.error_code) for frame in resets] == [(1, ErrorCodes.FLOW_CONTROL_ERROR)]
     pings = [frame for frame in frames if isinstance(frame, PingFrame)]
-    assert [frame.flags for frame in pings] == [{"ACK"}], "the connection went on"
+    assert len(pings) == 1, "the connection went on"
+    assert "ACK" in pings[0].flags
 
 
 def test_a_flood_of_connections_that_begin_nothing(server: ServerProcess) -> None:
@@ -307,7 +308,8 @@ def test_texts_that_are_long_to_send_back(server: ServerProcess) -> None:
     asks: list[tuple[str, bytes, tuple[str, str]]] = [
         ("/" + "\xff" * 5000, b"", ("x", "y")),
         (peers.HEALTH, b"", ("grpc-encoding", "\xff" * 5000)),
-        (peers.HEALTH, b"\x0a" + codec.encode_varint(1_000_000) + b"\x01" * 1_000_000, ("x", "y")),
+        (peers.HEALTH, b"\x0a" + codec.encode_varint(codec.MAX_TEXT) + b"\x01" * codec.MAX_TEXT, ("x", "y")),
+        (peers.HEALTH, b"\x0a" + codec.encode_varint(4_000_000) + b"\x01" * 4_000_000, ("x", "y")),
     ]
     answers: list[dict[str, str]] = []
 
@@ -321,7 +323,7 @@ def test_texts_that_are_long_to_send_back(server: ServerProcess) -> None:
     with Bystander(server.port) as bystander:
         bystander.call_during(attack)
         _check(server, bystander, "long texts")
-    assert {answer["grpc-status"] for answer in answers} == {"12", "5"}
+    assert [answer["grpc-status"] for answer in answers] == ["12", "12", "5", "8"] * 5
     assert max(len(answer["grpc-message"]) for answer in answers) < 8192, "clients refuse longer headers"
 
 
@@ -684,7 +686,7 @@ async def test_honest_work_costs_nothing(nursery: trio.Nursery, autojump_clock: 
     """Far more calls, data and updates than any budget, at no time at all."""
     echo = peers.block(peers.fields(PROBE_PATH + "Echo"))
     memory = await _run(nursery, GREETING)
-    for stream_id in range(1, 20_001, 2):
+    for stream_id in range(1, 6_001, 2):
         memory.wire.feed(
             peers.headers(stream_id, echo)
             + peers.data(stream_id, prefixed(b""))

@@ -21,11 +21,13 @@ async def running(nursery: trio.Nursery) -> Running:
 
 
 async def test_unary(running: Running) -> None:
+    notes = [Note(), Note(text="Tür ☂", count=-1), Note(data=bulk_data(500_000))]
+
     def client() -> list[Note]:
         with grpcio(running.address) as calls:
-            return [calls.unary("Echo", Note(text=text, count=-1)) for text in ("", "Tür ☂", "x" * 500_000)]
+            return [calls.unary("Echo", note) for note in notes]
 
-    assert await in_thread(client) == [Note(text=text, count=-1) for text in ("", "Tür ☂", "x" * 500_000)]
+    assert await in_thread(client) == notes
 
 
 async def test_server_streaming(running: Running) -> None:

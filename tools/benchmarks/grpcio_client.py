@@ -50,15 +50,33 @@ def first_page(messages: Any, stub: Any, count: int) -> dict[str, object]:
     return {"seconds": seconds, "bytes": page.ByteSize()}
 
 
+def export(messages: Any, stub: Any, camera: str, begin: str, end: str) -> dict[str, object]:
+    """A session from its start to its end, with a file that is not empty."""
+    options = messages.StartSessionRequest().session_options
+    options.archive.sources.add(origin=camera)
+    options.archive.start_timestamp, options.archive.end_timestamp = begin, end
+    options.stream.SetInParent()
+    session = stub.StartSession(messages.StartSessionRequest(session_options=options)).started_session_id
+    request = messages.GetSessionStateRequest(session_id=session)
+    while (state := stub.GetSessionState(request).session_state).state != messages.S_COMPLETED:
+        time.sleep(0.05)
+    if not state.result.succeeded or not all(file.size for file in state.result.files):
+        raise SystemExit(f"the export failed: {state}")
+    return {"files": len(state.result.files)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["check", "download", "first-page"])
+    parser.add_argument("what", choices=["check", "download", "first-page", "export"])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--session", required=True)
     parser.add_argument("--stubs", type=Path, required=True)
     parser.add_argument("--chunk-kb", type=int, default=64)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=50)
+    parser.add_argument("--camera")
+    parser.add_argument("--begin")
+    parser.add_argument("--end")
     arguments = parser.parse_args()
     messages, services = scenario.load_stubs(arguments.stubs)
     with grpc.insecure_channel(f"127.0.0.1:{arguments.port}") as channel:
@@ -69,6 +87,8 @@ def main() -> None:
                 result = check(messages, stub, arguments.session, arguments.chunk_kb)
             case "download":
                 result = download(messages, stub, arguments.session, arguments.chunk_kb, arguments.first)
+            case "export":
+                result = export(messages, stub, arguments.camera, arguments.begin, arguments.end)
             case _:
                 result = first_page(messages, stub, arguments.count)
     print(json.dumps(result))

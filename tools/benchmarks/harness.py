@@ -10,13 +10,14 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TextIO, TypeVar
 
 _START_S = 60.0
 _STOP_S = 10.0
@@ -113,26 +114,40 @@ def running(
 
     `parse` makes (port, session) of its first line; by default that is JSON. BenchError if it does not start.
     """
-    process = subprocess.Popen(  # noqa: S603
-        [*_LEASH, *command], stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
-    )
-    try:
-        assert process.stdout is not None
-        ready = select.select([process.stdout], [], [], _START_S)[0]
-        line = process.stdout.readline() if ready else ""
-        if not line:
-            raise BenchError(f"{name} does not start (exit status {process.poll()})")
-        port, session = parse(line) if parse else _parse_ready(line)
-        yield Server(name, process, port, session, tls=tls)
-    finally:
-        process.terminate()
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        process = subprocess.Popen(  # noqa: S603
+            [*_LEASH, *command],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
         try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+            assert process.stdout is not None
+            ready = select.select([process.stdout], [], [], _START_S)[0]
+            line = process.stdout.readline() if ready else ""
+            if not line:
+                raise BenchError(f"{name} does not start; it said:\n{_tail(log)}")
+            port, session = parse(line) if parse else _parse_ready(line)
+            try:
+                yield Server(name, process, port, session, tls=tls)
+            except BenchError:
+                note(f"{name} said:\n{_tail(log)}")
+                raise
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def _tail(log: TextIO) -> str:
+    log.seek(0)
+    return log.read()[-2000:]
 
 
 def _parse_ready(line: str) -> tuple[int, str]:
@@ -144,7 +159,12 @@ def run_client(command: Sequence[str]) -> str:
     """What the client prints. BenchError if it fails or takes too long."""
     try:
         done = subprocess.run(  # noqa: S603
-            [*_LEASH, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=_CLIENT_S, check=False
+            [*_LEASH, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=_CLIENT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise BenchError(f"{command[0]} did not end within {_CLIENT_S:g} s") from None
@@ -248,13 +268,15 @@ def _cells(row: Row) -> list[str]:
     times = " x" if row.peer else ""
     peer = f"{_number(statistics.median(row.theirs))} ({row.peer})" if row.peer else ""
     ratio = f"{_number(row.value)} x ({_range(row.ratios)})" if row.peer else ""
-    ours = _number(statistics.median(row.ours)) + (f" ({_range(row.ours)})" if len(row.ours) > 1 and not row.peer else "")
+    ours = _number(statistics.median(row.ours))
+    if len(row.ours) > 1 and not row.peer:
+        ours += f" ({_range(row.ours)})"
     bounds = ["" if bound is None else f"{_number(bound)}{times}" for bound in (row.must, row.aim)]
     return [f"{row.what}, {row.unit}", ours, peer, ratio, *bounds, row.verdict]
 
 
 def _range(values: Sequence[float]) -> str:
-    return f"{_number(min(values))}–{_number(max(values))}"
+    return f"{_number(min(values))} to {_number(max(values))}"
 
 
 def _number(value: float) -> str:

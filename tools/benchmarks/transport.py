@@ -21,9 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import trustme
+
 from tools.benchmarks import build, h2load, harness, scenario
 from tools.benchmarks.h2load import Load, Sample
 from tools.benchmarks.harness import BenchError, Row, Server, interleave, note
+from vx.timestamps import format_timestamp
 
 VX, SYNC, AIO, GRPCLIB, GRPCLIB_UPB, CPP = "vx", "grpcio sync", "grpc.aio", "grpclib", "grpclib+upb", "C++ gRPC"
 MIB = 1 << 20
@@ -37,6 +40,14 @@ _TOP = 25
 
 
 @dataclass(frozen=True)
+class Tls:
+    """A server's certificate and its key, PEM."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
 class Bench:
     """What the parts of one run share."""
 
@@ -47,7 +58,9 @@ class Bench:
     cpp_server: Path | None
     rounds: int
 
-    def command(self, name: str, *, profile: Path | None = None, sessions: int = 1) -> list[str]:
+    def command(
+        self, name: str, *, tls: Tls | None = None, profile: Path | None = None, sessions: int = 1
+    ) -> list[str]:
         """How the server of that name is started."""
         module, *options = {
             VX: ("vx_server", "--sessions", str(sessions)),
@@ -58,13 +71,15 @@ class Bench:
         }[name]
         if profile:
             options += ["--profile", str(profile)]
+        if tls:
+            options += ["--certificate", str(tls.certificate), "--key", str(tls.key)]
         return [
             *(sys.executable, "-m", f"tools.benchmarks.peers.{module}", *options),
             *("--file", str(self.file), "--stubs", str(self.stubs)),
         ]
 
     @contextmanager
-    def servers(self, *names: str, slow_disk: Path | None = None) -> Iterator[list[Server]]:
+    def servers(self, *names: str, tls: Tls | None = None, slow_disk: Path | None = None) -> Iterator[list[Server]]:
         """Run these servers; a peer that there is not on this machine is left out."""
         environment = {"LD_PRELOAD": str(slow_disk), "SLOW_DISK_MS": str(SLOW_DISK_MS)} if slow_disk else {}
         with ExitStack() as stack:
@@ -76,9 +91,12 @@ class Bench:
                     state = Path(stack.enter_context(tempfile.TemporaryDirectory()), "state")
                     state.write_bytes(scenario.completed_state(self.messages, FILE_SIZE).SerializeToString())
                     command = [str(self.cpp_server), str(self.file), str(state), scenario.PEER_SESSION]
+                    if tls:
+                        command += [str(tls.certificate), str(tls.key)]
                 else:
-                    command = self.command(name)
-                servers.append(stack.enter_context(harness.running(name, command, environment=environment)))
+                    command = self.command(name, tls=tls)
+                server = harness.running(name, command, environment=environment, tls=tls is not None)
+                servers.append(stack.enter_context(server))
             yield servers
 
     def download_request(self, server: Server, chunk_kb: int, first: int = 0) -> bytes:
@@ -97,7 +115,9 @@ class Bench:
         result: dict[str, Any] = json.loads(harness.run_client(command))
         return result
 
-    def probe(self, server: Server, path: str, message: bytes, seconds: float, rate: float, *options: str) -> list[float]:
+    def probe(
+        self, server: Server, path: str, message: bytes, seconds: float, rate: float, *options: str
+    ) -> list[float]:
         """Times of single calls, in ms."""
         command = [sys.executable, "-m", "tools.benchmarks.probe", "--port", str(server.port), "--path", path]
         command += ["--message", message.hex(), "--seconds", str(seconds), "--rate", str(rate), *options]
@@ -138,12 +158,15 @@ def make_file(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Transfer:
-    """A way to download: chunks of `chunk_kb`, as many streams on so many connections, the last `size` bytes by each."""
+    """A way to download: so many connections with so many streams, each of which takes the file's last `size` bytes."""
 
     chunk_kb: int
     streams: int = 1
     connections: int = 1
     size: int = FILE_SIZE
+
+    def __str__(self) -> str:
+        return f"{self.chunk_kb} KiB chunks, {self.connections} x {self.streams} streams of {self.size // MIB} MiB"
 
     def run(self, bench: Bench, server: Server) -> Sample:
         chunk = self.chunk_kb * 1024
@@ -200,7 +223,34 @@ def download(bench: Bench) -> list[Row]:
         user = interleave(chosen, lambda server: _user_download(bench, server), bench.rounds)
         for peer in (SYNC, CPP):
             speed("64 KiB chunks to a grpcio client", user, peer)
+    return rows + _encrypted(bench)
+
+
+def _encrypted(bench: Bench) -> list[Row]:
+    rows = []
+    transfer = Transfer(64, size=PART_SIZE)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        bench.servers(VX, SYNC, CPP, tls=make_certificate(Path(folder))) as servers,
+    ):
+        note(f"download: TLS, {transfer}")
+        samples = interleave(servers, lambda server: transfer.run(bench, server), bench.rounds)
+    what = "TLS, 64 KiB chunks"
+    rows.append(_row("download", what, "MB/s", "more", samples, SYNC, _speed, (1.0, 1.3)))
+    rows.append(_row("download", what, "CPU s/GB", "less", samples, SYNC, _cpu))
+    if CPP in samples:
+        rows.append(_row("download", what, "MB/s", "more", samples, CPP, _speed))
     return rows
+
+
+def make_certificate(folder: Path) -> Tls:
+    """A certificate for this machine, by an authority that nobody knows; the client does not ask."""
+    certificate = trustme.CA().issue_cert("127.0.0.1", "localhost")
+    tls = Tls(folder / "certificate.pem", folder / "key.pem")
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(tls.certificate, append=True)
+    certificate.private_key_pem.write_to_path(tls.key)
+    return tls
 
 
 def check(bench: Bench, servers: Sequence[Server]) -> None:
@@ -393,23 +443,62 @@ def drop_cache(path: Path) -> None:
 
 
 def memory(bench: Bench) -> list[Row]:
-    """Peaks of resident memory under downloads."""
+    """Resident memory: at its peak under downloads, idle, and with what a session leaves behind."""
+    what = "RSS at its peak, 8 streams of 1 MiB chunks"
     transfer = Transfer(1024, streams=8, size=PART_SIZE)
     rows = []
     with bench.servers(VX, SYNC, CPP) as servers:
         for server in servers:
-            note(f"memory: {server.name}")
+            note(f"memory: {transfer} from {server.name}")
             peaks = []
             for _ in range(3):
                 server.reset_peak()
                 transfer.run(bench, server)
                 peaks.append(server.peak_mib())
-            what = "RSS at its peak, 8 streams of 1 MiB chunks"
             if server.name == VX:
                 rows.append(Row("memory", what, "MiB", "less", peaks, must=45, aim=40))
             else:
-                rows.append(Row("memory", f"{what}, {server.name}", "MiB", "less", peaks))
-    return rows
+                rows.append(Row("memory", f"{what}: {server.name}", "MiB", "less", peaks))
+    return rows + _idle(bench)
+
+
+def _idle(bench: Bench) -> list[Row]:
+    note("memory: the real server before and after a session")
+    with tempfile.TemporaryDirectory(prefix="vx-bench-") as name:
+        folder = Path(name)
+        made = json.loads(harness.run_client([sys.executable, "tools/make_recordings.py", str(folder / "recordings")]))
+        camera = made["cameras"][0]
+        config = folder / "vx.toml"
+        config.write_text(_CONFIG.format(folder=folder, camera=_CAMERA, pattern=camera["pattern"]))
+        command = [sys.executable, "-m", "vx", "serve", "--config", str(config)]
+        with harness.running(VX, command, parse=_parse_listening) as server:
+            begin, end = (format_timestamp(made[key]) for key in ("start_us", "end_us"))
+            idle = server.rss_mib()
+            bench.grpcio_client(server, "export", "--camera", _CAMERA, "--begin", begin, "--end", end)
+            after, together = server.rss_mib(), server.tree_pss_mib()
+    return [
+        Row("memory", "RSS of the server process, idle", "MiB", "less", [idle], must=45, aim=35),
+        Row("memory", "PSS of all processes, idle after a session", "MiB", "less", [together], must=90, aim=50),
+        Row("memory", "RSS of the server process, idle after a session", "MiB", "less", [after]),
+    ]
+
+
+def _parse_listening(line: str) -> tuple[int, str]:
+    return int(line.rpartition(":")[2]), ""
+
+
+_CAMERA = "hosts/Server1/DeviceIpint.1/SourceEndpoint.video:0:0"
+_CONFIG = """
+listen = ["127.0.0.1:0"]
+state_dir = "{folder}/state"
+
+[[camera]]
+access_point = "{camera}"
+
+[[camera.archive]]
+storage = "hosts/Server1/MultimediaStorage.Files/MultimediaStorage"
+path = "{pattern}"
+"""
 
 
 PARTS: dict[str, Callable[[Bench], list[Row]]] = {
@@ -435,9 +524,7 @@ def profile(bench: Bench, part: str) -> str:
         load = Load(3000, 8, 4)
         runs["GetSessionState"] = (
             1,
-            lambda server: h2load.run(
-                server, scenario.STATE, bench.state_request(server), load, expected=expected
-            ),
+            lambda server: h2load.run(server, scenario.STATE, bench.state_request(server), load, expected=expected),
         )
         runs["ListSessions, first page"] = 1000, lambda server: bench.grpcio_client(server, "first-page")
     if part == "mixed":

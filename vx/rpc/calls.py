@@ -153,7 +153,7 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
         self._messages_received += 1
         return message
 
-    async def _receive(self, size: int, *, may_idle: bool = False) -> bytes:
+    async def _receive(self, size: int, *, may_idle: bool = False) -> bytearray:
         deadline = inf if may_idle else trio.current_time() + MESSAGE_S
         try:
             return await self._stream.recv_data(size, deadline)
@@ -176,7 +176,7 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
         self._send_message_done = True
 
 
-async def _decode(data: bytes, message_type: Any) -> Any:
+async def _decode(data: bytearray, message_type: Any) -> Any:
     if count_fields(data, message_type) <= SMALL:
         return _codec.decode_checked(data, message_type)
     return await trio.to_thread.run_sync(_codec.decode_checked, data, message_type, limiter=_one_at_a_time)

@@ -70,7 +70,7 @@ class Codec(CodecBase):
         count_fields(data, message_type)
         return self.decode_checked(data, message_type)
 
-    def decode_checked(self, data: bytes, message_type: Any) -> Any:
+    def decode_checked(self, data: bytes | bytearray, message_type: Any) -> Any:
         """As `decode`, for what `count_fields` has seen."""
         try:
             return message_type().parse(data)
@@ -121,7 +121,7 @@ def _varint(data: memoryview, at: int, where: str) -> tuple[int, int]:
     raise MalformedError(f"{where}: a number of more than 10 bytes")
 
 
-def count_fields(data: bytes, message_type: Any) -> int:
+def count_fields(data: bytes | bytearray, message_type: Any) -> int:
     """How much there is to decode. MalformedError if `data` is not a `message_type`; TooLargeError."""
     return MAX_FIELDS - _check(memoryview(data), message_type, message_type.__name__, MAX_FIELDS)
 

@@ -267,7 +267,7 @@ class _Inbox:
         self._eof = True
         self._changed.set()
 
-    async def read(self, size: int, deadline: float) -> bytes:
+    async def read(self, size: int, deadline: float) -> bytearray:
         """Exactly `size` bytes, or none at the end of the stream.
 
         TruncatedError where it ends in between, TooSlowError where `deadline` (on trio's clock) passes.
@@ -282,9 +282,11 @@ class _Inbox:
         if len(self._data) < size:
             if self._data:
                 raise TruncatedError
-            return b""
-        with memoryview(self._data) as view:
-            data = bytes(view[:size])
+            return bytearray()
+        if len(self._data) == size:  # a whole message, which can be large: not copied
+            data, self._data = self._data, bytearray()
+            return data
+        data = self._data[:size]
         del self._data[:size]
         return data
 
@@ -337,7 +339,7 @@ class H2Stream(grpclib_protocol.Stream):
         inbox: _Inbox = cast(Any, self.buffer)
         return inbox.has(size)
 
-    async def recv_data(self, size: int, deadline: float = inf) -> bytes:
+    async def recv_data(self, size: int, deadline: float = inf) -> bytearray:  # type: ignore[override]
         """Exactly `size` bytes, or none at the end of the stream. TruncatedError, TooSlowError."""
         inbox: _Inbox = cast(Any, self.buffer)
         return await inbox.read(size, deadline)
