@@ -50,9 +50,10 @@ def numbers(path: Path, *, flawless: bool = True) -> list[int]:
 
     Not `flawless`: complaints are all right as long as it gets through.
     """
+    complaints = "-xerror" if flawless else "-max_error_rate 1"
     done = _run(
         path,
-        f"ffmpeg -v error {'-xerror' if flawless else '-max_error_rate 1'} -i @ -map 0:v:0 -fps_mode passthrough -vf crop={BITS * BLOCK}:{BLOCK}:0:0 "
+        f"ffmpeg -v error {complaints} -i @ -map 0:v:0 -fps_mode passthrough -vf crop={BITS * BLOCK}:{BLOCK}:0:0 "
         "-f rawvideo -pix_fmt gray -",
         flawless=flawless,
     )

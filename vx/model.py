@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from vx.jobs import ClipJob, SnapshotJob
+from vx.jobs import ClipJob, PartFile, SnapshotJob
 
 
 class State(enum.Enum):
     """Where a session is in its life; `vx.session.lifecycle` has the transitions."""
 
+    QUEUED = "queued"
+    """Waits until its export agent has a place for it."""
     RUNNING = "running"
     STOPPING = "stopping"
     """Asked to end; its worker is finalising what it wrote."""
@@ -22,18 +24,50 @@ class State(enum.Enum):
 
     @property
     def is_running(self) -> bool:
-        return self in (State.RUNNING, State.STOPPING)
+        return self in (State.QUEUED, State.RUNNING, State.STOPPING)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. Until there are users, that is the machine that the call came from."""
+
+    name: str
+    """The user, else the host: by this, turns are dealt out."""
+    address: str
+    """Where the call came from: `192.0.2.7:40312`, `unix`."""
+
+
+THE_SERVER = Caller("the server", "")
+"""What happens by itself, for its age or at a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Where an export agent puts a session's results for good."""
+
+    root: str
+    """`directory` must be this one or below it, whatever symbolic links say."""
+    directory: str
+    name: str
+    """Of a file, without its extension; `vx.session.delivery` has its wildcards."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResultFile:
-    """A file that a session made. `id` is what clients name it by; only the session's own table leads to the disk."""
+    """A file that a session made. `id` is its name in the session's folder; only the session's own table leads there."""
 
     id: str
     size: int
     mime_type: str
     first_us: int
     last_us: int
+    path: str = ""
+    """Where an export agent put it; it is no longer in the session's folder then. Empty for one to download."""
+
+    @property
+    def name(self) -> str:
+        """What clients know it by."""
+        return self.path or self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +80,10 @@ class ExportRequest:
     """The client's own words, encoded, to be shown again by ListSessions."""
     timezone_min: int
     """The client's offset from UTC in minutes, or the server's."""
+    agent: str = ""
+    """Access point of the export agent that does it."""
+    delivery: Delivery | None = None
+    """None: the results stay with the session, to be downloaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +92,32 @@ class Record:
 
     id: str
     number: int
-    """Counts sessions in the order in which they started."""
+    """Counts sessions in the order in which they started; never given twice, also after a restart."""
     options: bytes
     timezone_min: int
     started_us: int
-    state: State = State.RUNNING
+    started_by: Caller = THE_SERVER
+    agent: str = ""
+    delivery: Delivery | None = None
+    state: State = State.QUEUED
     last_frame_us: int | None = None
+    parts: tuple[PartFile, ...] = ()
+    """Files under way."""
     files: tuple[ResultFile, ...] = ()
     succeeded: bool = False
     reason: str = ""
     """Why it failed, in words; empty where it did not."""
+    ended_us: int | None = None
+    removed_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the audit: who did what to which session, when, from where."""
+
+    at_us: int
+    what: str
+    """`start`, `stop`, `end`, `download` or `remove`."""
+    session_id: str
+    who: Caller
+    detail: str = ""

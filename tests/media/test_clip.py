@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from av.container import InputContainer
 
 from tests.material import SECOND, T0, FakeLink, Outcome, do, judge, numbered, numbers, real_footage, source
 from tools.make_recordings import Form, Piece, cut
 from vx.jobs import ClipJob, Container, Event, FileDone, FileOpened, PartFile, Progress
+from vx.media import reading
 
 MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 KINDS = ["mp4", "fmp4", "mkv", "ts"]
@@ -305,6 +308,29 @@ def test_stop_leaves_a_playable_file(tmp_path: Path, container: Container) -> No
     assert sorted(found) == found
     assert 0 < len(found) < 600
     judge(made.file)
+
+
+def test_stop_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    cut(numbered(FORM, 100), str(pattern), T0, pieces((0, 2), (2, 4)))
+    link, never = FakeLink(), threading.Event()
+    real = reading.open_recording
+
+    def open_recording(path: str) -> InputContainer:
+        if "08-00-02" in path:
+            link.stop()
+            never.wait()
+        return real(path)
+
+    monkeypatch.setattr(reading, "open_recording", open_recording)
+    try:
+        made = clip(pattern, tmp_path / "out", 0, 4, link=link)
+    finally:
+        never.set()
+    if made.ended.succeeded:
+        assert numbers(made.file) == list(range(len(numbers(made.file))))
+    else:  # it was stopped before the first segment's packets were taken
+        assert made.ended.reason == "stopped before anything was written"
 
 
 def test_stop_before_anything_was_written(tmp_path: Path) -> None:

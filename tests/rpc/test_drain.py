@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import grpc
@@ -11,7 +12,7 @@ import pytest
 import trio
 from h2.errors import ErrorCodes
 
-from tests.rpc.foreign import failure, grpcio, in_thread
+from tests.rpc.foreign import GrpcioClient, failure, grpcio, in_thread
 from tests.rpc.hand_driven import H2Peer, close_all, connect
 from tests.rpc.probe import LIMIT_S, Note, Running, start
 
@@ -124,26 +125,27 @@ async def test_the_last_answers_arrive_whole(running: Running) -> None:
 
 
 async def test_calls_of_grpcio_end_and_its_next_ones_go_elsewhere(running: Running) -> None:
-    leaving = threading.Event()
-
-    def follow(state: grpc.ChannelConnectivity) -> None:
-        if state is grpc.ChannelConnectivity.IDLE and running.server._draining.is_set():
-            leaving.set()  # grpcio has read the GOAWAY
+    drained = threading.Event()
 
     def client() -> Any:
         with grpcio(running.address) as calls:
-            calls.channel.subscribe(follow)
             held = [calls.unary_callable("Hold").future(Note(count=number), timeout=LIMIT_S) for number in range(5)]
             stream = calls.streaming("HoldStream")
             assert next(stream).text == "first"
-            assert leaving.wait(LIMIT_S)
-            next_one = failure(lambda: calls.unary("Echo"))
+            assert drained.wait(LIMIT_S)
+            next_one = failure(lambda: call_until_refused(calls))
             trio.from_thread.run_sync(running.probe.release.set)
             return next_one[0], [each.result() for each in held], list(stream)
+
+    def call_until_refused(calls: GrpcioClient) -> None:
+        until = time.monotonic() + LIMIT_S
+        while time.monotonic() < until:  # what is called before grpcio has read the GOAWAY is still answered
+            calls.unary("Echo")
 
     async def drain() -> None:
         await running.probe.wait_seen("hold started", 6)
         running.server.drain()
+        drained.set()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(drain)

@@ -155,6 +155,7 @@ async def test_handshakes_that_never_end(
             assert await read_to_end(stream) == b""
         await stream.aclose()
     assert caplog.text.count("no TLS handshake within") == 4
+    monkeypatch.setattr("vx.rpc.server._HANDSHAKE_S", LIMIT_S)
     good = await open_tls(running.port, pki.client("h2"))
     await H2Peer(good).shake_hands()
     await trio.aclose_forcefully(good)

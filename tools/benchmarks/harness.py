@@ -160,8 +160,7 @@ def run_client(command: Sequence[str]) -> str:
     try:
         done = subprocess.run(  # noqa: S603
             [*_LEASH, *command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=_CLIENT_S,
             check=False,

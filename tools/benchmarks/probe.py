@@ -114,9 +114,9 @@ class Probe:
             self._take_data(stream, payload, now)
         elif kind == _HEADERS:
             assert flags & _END_HEADERS, "a header block of several frames"
-            headers = dict(self._decoder.decode(payload))
+            headers = dict(self._decoder.decode(payload, raw=True))
             if flags & _END_STREAM and stream in self._sent_at:
-                if headers.get("grpc-status") != "0" or self._first_message:
+                if headers.get(b"grpc-status") != b"0" or self._first_message:
                     raise SystemExit(f"a call ended with {headers}")
                 self._finish(stream, now)
 

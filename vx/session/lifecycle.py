@@ -1,12 +1,7 @@
 """The life of a session as a table: (state, event) → state. Pure; the registry acts on it.
 
-    RUNNING ──stop──▶ STOPPING
-       │ ended           │ ended
-       ▼                 ▼
-    COMPLETED ──purged──▶ REMOVED ──expired──▶ FORGOTTEN
-       └──destroyed──────────┴──destroyed─────────▲
-
-A running session is destroyed by stopping it and waiting for its end first.
+README has a picture of it, which tools/lifecycle draws from this table. A session is destroyed by stopping it and
+waiting for its end first.
 """
 
 from __future__ import annotations
@@ -19,6 +14,8 @@ from vx.model import State
 class Event(enum.Enum):
     """What can happen to a session."""
 
+    TURN = "turn"
+    """Its agent has a place for it."""
     STOP = "stop"
     """Somebody, or the clock, asked it to end."""
     ENDED = "ended"
@@ -31,7 +28,12 @@ class Event(enum.Enum):
     """A client asked for both."""
 
 
+FIRST = State.QUEUED
+
 TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.QUEUED, Event.TURN): State.RUNNING,
+    (State.QUEUED, Event.STOP): State.STOPPING,
+    (State.QUEUED, Event.ENDED): State.COMPLETED,
     (State.RUNNING, Event.STOP): State.STOPPING,
     (State.RUNNING, Event.ENDED): State.COMPLETED,
     (State.STOPPING, Event.STOP): State.STOPPING,

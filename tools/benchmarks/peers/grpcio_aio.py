@@ -19,7 +19,7 @@ async def serve() -> None:
     fd = os.open(arguments.file, os.O_RDONLY)
     size = os.fstat(fd).st_size
 
-    class ExportService(base):
+    class ExportService(base):  # type: ignore[misc]  # generated code has no types
         async def GetSessionState(self, request: Any, context: Any) -> Any:  # noqa: N802
             if request.session_id != scenario.PEER_SESSION:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "There is no session with provided ID")
