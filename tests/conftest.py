@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.server_process import ServerProcess, started_servers
 from tests.stubs import Stubs
+
+# An example's time says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("vx", deadline=None)
+hypothesis.settings.load_profile("vx")
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_DAY_US = 86_400_000_000
 _COMPACT = re.compile(r"(\d{8}T\d{6})(?:\.(\d{1,6}))?", re.ASCII)
 
 ALLOWED = "YYYYMMDDTHHMMSS[.ffffff] in UTC, or ISO 8601 with Z or an offset"
@@ -43,5 +45,15 @@ def parse_timestamp(text: str) -> int:
 
 def format_timestamp(us: int) -> str:
     """The wire's form, always with six digits of fraction."""
-    moment = to_datetime(us)
-    return f"{moment.year:04}{moment:%m%dT%H%M%S.%f}"  # %Y does not pad
+    day, in_day = divmod(us, _DAY_US)
+    seconds, fraction = divmod(in_day, 1_000_000)
+    minutes, second = divmod(seconds, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{_format_day(day)}T{hour:02}{minute:02}{second:02}.{fraction:06}"
+
+
+@lru_cache(maxsize=64)
+def _format_day(day: int) -> str:
+    """The date `day` days after 1970-01-01. Times that are written together are of few days."""
+    moment = to_datetime(day * _DAY_US)
+    return f"{moment.year:04}{moment:%m%d}"  # %Y does not pad

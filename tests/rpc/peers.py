@@ -168,11 +168,8 @@ class ServerProcess:
 
     def wait_sockets(self, count: int) -> None:
         """Wait until it has no more than `count` sockets."""
-        deadline = time.monotonic() + LIMIT_S
         with Bystander(self.port) as bystander:
-            while (have := self.sockets - 1) > count:
-                assert time.monotonic() < deadline, f"{have - count} sockets too many are open"
-                bystander.call()  # takes turns with what is being ended
+            bystander.call_until(lambda: self.sockets - 1 <= count)
 
     def stop(self) -> None:
         """SIGTERM, and look at what it leaves behind: status 0, and no traceback in its log."""
@@ -368,6 +365,13 @@ class Bystander(Client):
             self.call()
         if failures:
             raise failures[0]
+
+    def call_until(self, is_so: Callable[[], bool]) -> None:
+        """Call until something has become so: the server takes turns with what it does about it."""
+        deadline = time.monotonic() + LIMIT_S
+        while not is_so():
+            assert time.monotonic() < deadline
+            self.call()
 
     def report(self, name: str, server: ServerProcess) -> None:
         """Print what was measured."""

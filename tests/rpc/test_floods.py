@@ -238,11 +238,16 @@ def test_a_flood_of_connections_that_begin_nothing(server: ServerProcess) -> Non
         GREETING + peers.headers(1, _CALL),
         GREETING + peers.headers(1, _CALL) + peers.data(1, prefixed(b"12345678")[:-1]),
     ]
-    hostiles = [Hostile(server.port, beginning) for beginning in beginnings * 40]
+    hostiles: list[Hostile] = []
+
+    def attack() -> None:
+        hostiles.extend(Hostile(server.port, beginning) for beginning in beginnings * 40)
+
     try:
         with Bystander(server.port) as bystander:
-            bystander.call_during()
-            assert server.sockets == server.sockets_at_first + len(hostiles) + 1
+            bystander.call()
+            bystander.call_during(attack)
+            bystander.call_until(lambda: server.sockets == server.sockets_at_first + len(hostiles) + 1)
             _check(server, bystander, f"{len(hostiles)} connections that begin")
     finally:
         for hostile in hostiles:
@@ -271,7 +276,7 @@ def test_large_requests_that_never_end(server: ServerProcess) -> None:
         payloads = {client.begin(peers.HEALTH): size.to_bytes(5, "big") + bytes(size - 1) for _ in range(100)}
         stream_ids = list(payloads)
         bystander.call_during(lambda: client.pour(payloads))
-        answers = client.answers(stream_ids[2:])
+        answers = client.answers(stream_ids[1:])
         _check(server, bystander, "large requests that never end")
     assert {answer["grpc-status"] for answer in answers.values()} == {"8"}  # RESOURCE_EXHAUSTED
 
@@ -686,7 +691,7 @@ async def test_honest_work_costs_nothing(nursery: trio.Nursery, autojump_clock: 
     """Far more calls, data and updates than any budget, at no time at all."""
     echo = peers.block(peers.fields(PROBE_PATH + "Echo"))
     memory = await _run(nursery, GREETING)
-    for stream_id in range(1, 6_001, 2):
+    for stream_id in range(1, 2_001, 2):
         memory.wire.feed(
             peers.headers(stream_id, echo)
             + peers.data(stream_id, prefixed(b""))

@@ -115,7 +115,7 @@ _other_frames = st.one_of(
 
 @st.composite
 def _conversations(draw: st.DrawFn) -> list[bytes]:
-    calls = [draw(_calls(stream_id)) for stream_id in range(1, 2 * draw(st.integers(0, 4)) + 1, 2)]
+    calls = [draw(_calls(stream_id)) for stream_id in range(1, 2 * draw(st.integers(0, 6)) + 1, 2)]
     frames: list[bytes] = []
     while calls:  # their frames mixed, each call's in order
         call = draw(st.sampled_from(calls))
@@ -265,11 +265,13 @@ def _check_state(memory: InMemory) -> None:
 
 async def _converse(pieces: list[bytes], weather: Weather) -> InMemory:
     memory = InMemory(room=weather.room, max_streams=3)
-    with trio.fail_after(PATIENCE_S * 10):
+    with trio.fail_after(PATIENCE_S + weather.pause_s * len(pieces)):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(memory.run)
             await trio.testing.wait_all_tasks_blocked()
             for number, piece in enumerate(pieces):
+                if memory.wire.closed:
+                    break
                 if number == weather.lost_after:
                     memory.wire.lose()
                 if number == weather.drained_after:

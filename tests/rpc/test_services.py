@@ -28,6 +28,7 @@ files = st.builds(
     mime_type=st.text(),
     first_us=times,
     last_us=times,
+    path=st.text(),
 )
 records = st.builds(
     model.Record,
@@ -43,6 +44,7 @@ records = st.builds(
     reason=st.text(),
 )
 CONTRACT = {
+    model.State.QUEUED: EState.S_RUNNING,
     model.State.RUNNING: EState.S_RUNNING,
     model.State.STOPPING: EState.S_RUNNING,
     model.State.COMPLETED: EState.S_COMPLETED,
@@ -59,7 +61,7 @@ def expected_state(record: model.Record) -> State:
         state.result = Result(
             files=[
                 ResultFile(
-                    path=file.id,
+                    path=file.path or file.id,
                     size=file.size,
                     min_timestamp=format_timestamp(file.first_us),
                     max_timestamp=format_timestamp(file.last_us),

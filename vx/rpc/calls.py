@@ -22,7 +22,7 @@ from grpclib.const import Status
 from grpclib.encoding.base import GRPC_CONTENT_TYPE
 from grpclib.events import _DispatchServerEvents
 from grpclib.exceptions import GRPCError
-from grpclib.metadata import Deadline, decode_metadata, encode_grpc_message
+from grpclib.metadata import Deadline, _MetadataLike, decode_metadata, encode_grpc_message
 from grpclib.protocol import AbstractHandler
 from h2.errors import ErrorCodes
 
@@ -42,6 +42,17 @@ from vx.rpc.status import to_grpc_error
 log = logging.getLogger(__name__)
 
 _MAX_STATUS_TEXT = 600
+
+
+def _literal(name: bytes, value: bytes) -> bytes:
+    """A header field that HPACK neither looks up nor remembers (RFC 7541, 6.2.2; short strings, not Huffman-coded)."""
+    return b"".join((b"\0", bytes([len(name)]), name, bytes([len(value)]), value))
+
+
+_STATUS_200 = b"\x88"  # entry 8 of HPACK's static table
+_RESPONSE_BLOCK = _STATUS_200 + _literal(b"content-type", b"application/grpc+proto")
+_OK_BLOCK = _literal(b"grpc-status", b"0")
+
 _codec = Codec()
 _one_at_a_time = trio.CapacityLimiter(1)
 """For decoding: threads take turns anyhow, and they take turns with everybody else's calls too."""
@@ -125,7 +136,7 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
         is too large, INTERNAL to one that is cut off, malformed, or missing, DEADLINE_EXCEEDED to one that takes
         longer than `MESSAGE_S`.
         """
-        prefix = await self._receive(5, may_idle=self._cardinality.client_streaming)
+        prefix = self._stream.recv_nowait(5) or await self._receive(5, may_idle=self._cardinality.client_streaming)
         if not prefix:
             if self._cardinality.client_streaming or self._messages_received:
                 return None
@@ -137,15 +148,17 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
             raise GRPCError(
                 Status.RESOURCE_EXHAUSTED, f"the message has {size} bytes; at most {self._max_message} are allowed"
             )
-        if self._stream.has_data(size):
-            data = await self._receive(size)
-        else:
+        data = self._stream.recv_nowait(size)
+        if data is None:
             with self._arrivals.hold(size):
                 data = await self._receive(size)
         if len(data) < size:
             raise GRPCError(Status.INTERNAL, "the call ended within a message")
         try:
-            message = await _decode(data, self._recv_type)
+            if count_fields(data, self._recv_type) <= SMALL:
+                message = _codec.decode_checked(data, self._recv_type)
+            else:
+                message = await _decode_in_thread(data, self._recv_type)
         except MalformedError as error:
             raise GRPCError(Status.INTERNAL, f"malformed request: {error}") from None
         except TooLargeError as error:
@@ -172,13 +185,25 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
             await self._stream.send_views(message.views)
         else:
             data = self._codec.encode(message, self._send_type)
-            await self._stream.send_data(message_prefix(len(data)) + data)
+            more_follows = not self._cardinality.server_streaming  # the trailers
+            await self._stream.send_message(message_prefix(len(data)) + data, more_follows=more_follows)
         self._send_message_done = True
 
+    async def send_initial_metadata(self, *, metadata: _MetadataLike | None = None) -> None:
+        """As grpclib's; quick where there is no metadata."""
+        if metadata or self._send_initial_metadata_done:
+            await super().send_initial_metadata(metadata=metadata)
+            return
+        self._stream.send_block(_RESPONSE_BLOCK)
+        self._send_initial_metadata_done = True
 
-async def _decode(data: bytearray, message_type: Any) -> Any:
-    if count_fields(data, message_type) <= SMALL:
-        return _codec.decode_checked(data, message_type)
+    def send_ok(self) -> None:
+        """End a call that went well and has sent its initial metadata."""
+        self._stream.send_block(_OK_BLOCK, end_stream=True)
+        self._send_trailing_metadata_done = True
+
+
+async def _decode_in_thread(data: bytearray, message_type: Any) -> Any:
     return await trio.to_thread.run_sync(_codec.decode_checked, data, message_type, limiter=_one_at_a_time)
 
 
@@ -265,7 +290,7 @@ class CallHandler(AbstractHandler):
             await _refuse(stream, 200, Status.UNIMPLEMENTED, text, ("grpc-accept-encoding", "identity"))
             return
         try:
-            deadline = Deadline.from_headers(headers)
+            deadline = Deadline.from_headers(headers) if "grpc-timeout" in fields else None
             metadata = decode_metadata(headers)
         except (ValueError, OverflowError) as error:
             await _refuse(stream, 200, Status.INTERNAL, f"malformed headers: {error}")
@@ -287,7 +312,10 @@ class CallHandler(AbstractHandler):
         if failure is not None:
             await call.send_trailing_metadata(status=failure.status, status_message=_shortened(failure.message))
             return
-        await call.send_trailing_metadata()
+        if call._send_initial_metadata_done:
+            call.send_ok()
+        else:
+            await call.send_trailing_metadata()
         if stream.closable:  # the client has not ended its side; what it may still send, nobody will read
             stream.reset_nowait()
 

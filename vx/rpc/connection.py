@@ -35,6 +35,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import DenialOfServiceError, FrameTooLargeError, ProtocolError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
+from h2.stream import StreamInputs
 from hpack.exceptions import HPACKError
 from hyperframe.exceptions import InvalidPaddingError
 from hyperframe.frame import Frame, GoAwayFrame, SettingsFrame
@@ -72,28 +73,34 @@ _PING_TIMEOUT_S = 20.0
 _MAX_STREAM_ID = 2**31 - 1
 
 
+_FRAME_HEADER = struct.Struct("!BHBBL")
+_DATA, _HEADERS = 0, 1
+_END_STREAM, _END_HEADERS = 0x1, 0x4
+
+
+def data_header(size: int, stream_id: int) -> bytes:
+    """The header of a DATA frame."""
+    return _FRAME_HEADER.pack(size >> 16, size & 0xFFFF, _DATA, 0, stream_id)
+
+
 class _FrameReader(FrameBuffer):
     """h2's parser of frames, which now says no before it has kept more than it should."""
 
-    def __next__(self) -> Frame:
-        try:
-            return super().__next__()
-        except StopIteration:
-            # h2 looks at a frame's length when all of it has come.
-            size = int.from_bytes(self._data[:3], "big") if len(self._data) >= 3 else 0
+    def check_rest(self) -> None:
+        """FrameTooLargeError if the frame that has begun is too long: h2 would look when all of it has come."""
+        if len(self._data) >= 3:
+            size = int.from_bytes(self._data[:3], "big")
             if size > self.max_frame_size:
-                raise FrameTooLargeError(
-                    f"a frame of {size} bytes; at most {self.max_frame_size} are allowed"
-                ) from None
-            raise
+                raise FrameTooLargeError(f"a frame of {size} bytes; at most {self.max_frame_size} are allowed")
 
     def _update_header_buffer(self, f: Frame | None) -> Frame | None:
         frame = super()._update_header_buffer(f)
-        block = self._headers_buffer
-        if len(block) > _MAX_CONTINUATIONS or (block and sum(len(part.data) for part in block) > _MAX_HEADER_LIST):
-            raise DenialOfServiceError(
-                f"a header block without end; allowed are {_MAX_CONTINUATIONS} frames and {_MAX_HEADER_LIST} bytes"
-            )
+        if frame is None:  # it is a part of a header block
+            block = self._headers_buffer
+            if len(block) > _MAX_CONTINUATIONS or sum(len(part.data) for part in block) > _MAX_HEADER_LIST:
+                raise DenialOfServiceError(
+                    f"a header block without end; allowed are {_MAX_CONTINUATIONS} frames and {_MAX_HEADER_LIST} bytes"
+                )
         return frame
 
     @property
@@ -149,6 +156,25 @@ class _ServerH2(H2Connection):
             [SettingsFrame(0, settings={int(code): value for code, value in self._announced.items()})]
         )
 
+    def queue_block(self, stream_id: int, block: bytes, *, end_stream: bool) -> None:
+        """Queue a response's HEADERS whose block is encoded already, without HPACK's memory.
+
+        Most header blocks of a server are the same each time, and encoding them takes longer than all else of a call.
+        """
+        machine = self.streams[stream_id].state_machine
+        machine.process_input(StreamInputs.SEND_HEADERS)
+        if end_stream:
+            machine.process_input(StreamInputs.SEND_END_STREAM)
+        block = self.encoder.encode(()) + block  # a change of the table's size must come first (RFC 7541, 4.2)
+        flags = _END_HEADERS | _END_STREAM if end_stream else _END_HEADERS
+        self._data_to_send += _FRAME_HEADER.pack(0, len(block), _HEADERS, flags, stream_id) + block
+
+    def queue_data(self, stream: Any, data: bytes) -> None:
+        """Queue a DATA frame; the windows and the peer's frame size have to allow it."""
+        self.outbound_flow_control_window -= len(data)
+        stream.outbound_flow_control_window -= len(data)
+        self._data_to_send += data_header(len(data), stream.stream_id) + data
+
     def next_frame(self) -> tuple[Frame, list[h2.events.Event]] | None:
         """The next frame in `incoming_buffer` and what it means; None until more bytes come. ProtocolError.
 
@@ -158,7 +184,10 @@ class _ServerH2(H2Connection):
             frame = next(self.incoming_buffer, None)
         except InvalidPaddingError as error:
             raise ProtocolError(str(error)) from error
-        return None if frame is None else (frame, self._receive_frame(frame))
+        if frame is None:
+            self.incoming_buffer.check_rest()
+            return None
+        return frame, self._receive_frame(frame)
 
     def go_away(self, last_stream_id: int, code: ErrorCodes, reason: str = "") -> None:
         """Queue a GOAWAY that leaves the streams that are open alone, unlike h2's `close_connection`."""
@@ -210,9 +239,8 @@ class _Budget:
     def give(self, tokens: float) -> None:
         self._left = min(self._burst, self._left + tokens)
 
-    def take(self, tokens: float = 1) -> bool:
-        """Whether it was still affordable."""
-        now = trio.current_time()
+    def take(self, tokens: float, now: float) -> bool:
+        """Whether it was still affordable, at `now` on trio's clock."""
         self.give((now - self._at) * self._per_s)
         self._at = now
         self._left -= tokens
@@ -278,21 +306,24 @@ class _Inbox:
                 await self._changed.wait()
             if waiting.cancelled_caught:
                 raise TooSlowError
-        self._give_back()
+        data = self.read_nowait(size)
+        if data is not None:
+            return data
+        if self._data:
+            raise TruncatedError
+        return bytearray()
+
+    def read_nowait(self, size: int) -> bytearray | None:
+        """`size` bytes, if they have come."""
         if len(self._data) < size:
-            if self._data:
-                raise TruncatedError
-            return bytearray()
+            return None
+        self._give_back()
         if len(self._data) == size:  # a whole message, which can be large: not copied
             data, self._data = self._data, bytearray()
             return data
         data = self._data[:size]
         del self._data[:size]
         return data
-
-    def has(self, size: int) -> bool:
-        """Whether `read` of as much would not wait."""
-        return len(self._data) >= size or self._eof
 
     def _give_back(self) -> None:
         size, self._unacked = self._unacked, 0
@@ -318,6 +349,7 @@ class H2Stream(grpclib_protocol.Stream):
 
     id: int
     connection: Connection  # type: ignore[assignment]  # grpclib's own is tied to asyncio
+    _h2_connection: _ServerH2
 
     def __init__(self, connection: Connection, h2_connection: _ServerH2, stream_id: int) -> None:
         # Not super().__init__: it makes asyncio events. These are all the attributes that grpclib's server side uses.
@@ -334,10 +366,10 @@ class H2Stream(grpclib_protocol.Stream):
             raise StreamGoneError
         return stream
 
-    def has_data(self, size: int) -> bool:
-        """Whether `recv_data` of as much would not wait."""
+    def recv_nowait(self, size: int) -> bytearray | None:
+        """`size` bytes, if they have come."""
         inbox: _Inbox = cast(Any, self.buffer)
-        return inbox.has(size)
+        return inbox.read_nowait(size)
 
     async def recv_data(self, size: int, deadline: float = inf) -> bytearray:  # type: ignore[override]
         """Exactly `size` bytes, or none at the end of the stream. TruncatedError, TooSlowError."""
@@ -351,19 +383,23 @@ class H2Stream(grpclib_protocol.Stream):
         if end_stream:
             self.connection.flush()
 
-    async def send_data(self, data: bytes, end_stream: bool = False) -> None:
-        """Send one small message."""
+    def send_block(self, block: bytes, *, end_stream: bool = False) -> None:
+        """As `send_headers`, of a block that is encoded already (see `_ServerH2.queue_block`)."""
+        self._h2_stream()
+        self._h2_connection.queue_block(self.id, block, end_stream=end_stream)
+        if end_stream:
+            self.connection.flush()
+
+    async def send_message(self, data: bytes, *, more_follows: bool) -> None:
+        """Send one small message with its prefix; where the trailers follow at once, it leaves with them."""
         stream = self._h2_stream()
-        if len(data) <= min(self._window(stream), self._h2_connection.max_outbound_frame_size):
-            self._h2_connection.send_data(self.id, data, end_stream=end_stream)
+        if len(data) > min(self._window(stream), self._h2_connection.max_outbound_frame_size):
+            await self.send_views([data])
+            return
+        self._h2_connection.queue_data(stream, data)
+        if not more_follows:
             self.connection.flush()
             await self.connection.wait_control_drained()
-        else:
-            await self.send_views([data])
-            if end_stream:
-                self._h2_stream()
-                self._h2_connection.end_stream(self.id)
-                self.connection.flush()
 
     def _window(self, stream: Any) -> int:
         stream_window: int = stream.outbound_flow_control_window
@@ -502,7 +538,7 @@ class Connection:
 
         True if there may be more to do, after others had their turn.
         """
-        frames, more = 0, True
+        frames, more, now = 0, True, trio.current_time()
         try:
             while frames < _TURN and not self._closing:
                 received = self._h2.next_frame()
@@ -510,14 +546,14 @@ class Connection:
                     more = False
                     break
                 frames += 1
-                self._take(*received)
+                self._take(*received, now)
         except ProtocolError as error:
             self._fail(_code_of(error), str(error))
         if self._closing:
             return False
         self.flush()
         if frames:  # a peer that drips bytes is as good as silent
-            self._last_heard = trio.current_time()
+            self._last_heard = now
         self._expect_rest(begun_now=frames > 0)
         return more
 
@@ -539,8 +575,8 @@ class Connection:
         else:
             self._fail(ErrorCodes.SETTINGS_TIMEOUT, f"no HTTP/2 within {_GREETING_S:.0f} s")
 
-    def _take(self, frame: Frame, events: list[h2.events.Event]) -> None:
-        if not self._frames.take(_SETTINGS_COST if type(frame) is SettingsFrame else 1):
+    def _take(self, frame: Frame, events: list[h2.events.Event], now: float) -> None:
+        if not self._frames.take(_SETTINGS_COST if type(frame) is SettingsFrame else 1, now):
             self._fail(ErrorCodes.ENHANCE_YOUR_CALM, "too many frames that bring nothing")
             return
         for event in events:
@@ -581,7 +617,7 @@ class Connection:
         return len(calls) < limit or sum(stream.closable for stream in calls.values()) < limit
 
     def _spend_reset(self) -> bool:
-        affordable = self._resets.take()
+        affordable = self._resets.take(1, trio.current_time())
         if not affordable:
             self._fail(ErrorCodes.ENHANCE_YOUR_CALM, "too many calls begun and given up")
         return affordable
@@ -611,7 +647,7 @@ class Connection:
         while size:
             frame_left = min(size, max_frame)
             size -= frame_left
-            out.append(_DATA_HEADER.pack(frame_left >> 8, frame_left & 0xFF, 0, 0, stream_id))
+            out.append(data_header(frame_left, stream_id))
             while frame_left:
                 view = pending.popleft()
                 if len(view) > frame_left:
@@ -785,6 +821,5 @@ _FULL_FRAME = 1024
 """Bytes from which on a DATA frame costs nothing."""
 _BYTES_PER_UPDATE = 2048
 """Bytes sent for each of which a reader may update a window."""
-_DATA_HEADER = struct.Struct("!HBBBL")
 _ALIVE_PING = b"vx-alive"
 _DRAIN_PING = b"vx-drain"
