@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -15,18 +15,34 @@ from typing import IO
 STOP_S = 30
 
 
+class NotStartedError(Exception):
+    """The server ended, or was killed, before it listened."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 class ServerProcess:
     """A running server. `address` is what it listens on first; `log` is what it has said on stderr so far."""
 
-    def __init__(self, folder: Path, configuration: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        configuration: str,
+        *,
+        state_dir: Path | None = None,
+        program: Sequence[str] = ("-m", "vx"),
+    ) -> None:
+        """One in the folder of another that has ended goes on where that one was. `program`: what Python runs."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.state_dir = folder / "state"
+        self.state_dir = state_dir or folder / "state"
         config = folder / "vx.toml"
         if "listen" not in configuration:
             configuration = 'listen = ["127.0.0.1:0"]\n' + configuration
         config.write_text(f'state_dir = "{self.state_dir}"\n{configuration}')
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vx", "serve", "--config", str(config)],
+            [sys.executable, *program, "serve", "--config", str(config)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -42,7 +58,7 @@ class ServerProcess:
         line = self.process.stdout.readline()
         if not line.startswith("listening on "):
             self.kill()
-            raise RuntimeError(f"the server did not start: {line!r}\n{self.log}")
+            raise NotStartedError(self.process.returncode, f"the server did not start: {line!r}\n{self.log}")
         self.address = line.removeprefix("listening on ").strip()
 
     def _read_log(self, stream: IO[str]) -> None:

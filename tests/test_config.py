@@ -126,6 +126,40 @@ def test_cameras_and_archives_are_found_with_and_without_hosts() -> None:
     assert Camera(access_point=CAMERA).find_archive("") is None
 
 
+AGENTS = """
+[[agent]]
+access_point = "Server1/MMExportAgent.10"
+[[agent]]
+access_point = "hosts/Server1/MMExportAgent.9"
+directory = "/mnt/evidence"
+max_running_sessions = 2
+file_name_pattern = "{SessionId}"
+"""
+
+
+def test_of_several_agents_on_a_node_the_one_with_the_lowest_number_is_the_default() -> None:
+    config = parse(EXAMPLE + AGENTS)
+    (ten, nine) = config.agent
+    assert (ten.access_point, ten.directory, ten.max_running_sessions) == (
+        "hosts/Server1/MMExportAgent.10",
+        None,
+        None,
+    )
+    assert (nine.directory, nine.max_running_sessions) == (Path("/mnt/evidence"), 2)
+    assert config.default_agent(config.camera[0]) is nine
+    assert config.find_agent("Server1/MMExportAgent.10") is ten
+    assert config.find_agent("hosts/Server1/MMExportAgent.0") is None
+
+
+def test_a_node_without_an_agent_has_its_number_0() -> None:
+    config = parse(EXAMPLE)
+    agent = config.default_agent(config.camera[0])
+    assert agent.access_point == "hosts/Server1/MMExportAgent.0"
+    assert config.find_agent("Server1/MMExportAgent.0") == agent
+    for stranger in ("hosts/Server1/MMExportAgent.1", "hosts/Server2/MMExportAgent.0", "Server1", "", "hosts/"):
+        assert config.find_agent(stranger) is None
+
+
 _TOP = 'state_dir = "/s"\n'
 _CAMERA = _TOP + f'[[camera]]\naccess_point = "{CAMERA}"\n'
 _ARCHIVE = _CAMERA + f'[[camera.archive]]\nstorage = "{BLUE}"\npath = "/r/%s.mp4"\n'
@@ -184,6 +218,24 @@ _SOURCE = '"hosts/NODE/DeviceIpint.N/SourceEndpoint.video:A:B"'
             'lifetimes.running_s: "1h" is not allowed; allowed is a number from 1 to 316224000',
         ),
         (_TOP + "[worker]\nnice = -5", "worker.nice: -5 is not allowed; allowed is a whole number from 0 to 19"),
+        (
+            _TOP + '[[agent]]\naccess_point = "S/MMExportAgent.x"',
+            'agent[0].access_point: "S/MMExportAgent.x" is not allowed (no whole number at the end); allowed is '
+            '"hosts/NODE/MMExportAgent.N"',
+        ),
+        (
+            _TOP + '[[agent]]\naccess_point = "S/MMExportAgent.0"\nfile_name_pattern = "a/{Name}"',
+            'agent[0].file_name_pattern: "a/{Name}" is not allowed (a name, not a path: it has / or \\); allowed is a '
+            "file's name without its extension, not a path",
+        ),
+        (
+            _TOP + 2 * '[[agent]]\naccess_point = "S/MMExportAgent.0"\n',
+            'agent[1].access_point: "hosts/S/MMExportAgent.0" is there twice; agent[0].access_point has it already',
+        ),
+        (
+            _TOP + '[results]\nexternal_roots = ["evidence"]',
+            'results.external_roots[0]: "evidence" is not allowed; allowed is an absolute path',
+        ),
         (_TOP + "[tls]\nkey = '/k'", "tls.certificate: is missing; allowed is the absolute path of a PEM file"),
         (_TOP + "tls = true", "tls: true is not a table; write [tls] and its keys below"),
         (

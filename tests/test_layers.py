@@ -24,11 +24,12 @@ LAYERS: dict[str, set[str]] = {
     "vx.media": {"vx.archive"},
     "vx.worker": {"vx.media"},
     "vx.config": {"vx.archive"},
+    "vx.estimate": {"vx.archive"},
     "vx.session": {"vx.worker", "vx.config"},
     "vx.download": set(),
     "vx.rpc": {"vx.session", "vx.download", "vx.config"},
     "vx.rpc.generated": set(),
-    "vx.app": {"vx.rpc", "vx.session", "vx.download", "vx.worker", "vx.config"},
+    "vx.app": {"vx.rpc", "vx.session", "vx.download", "vx.worker", "vx.config", "vx.estimate"},
     # A client of its own, which is never in the server's process; `vx serve` hands over to vx.app.
     "vx.cli": {"vx.rpc.generated", "vx.config", "vx.app"},
     "vx.__main__": {"vx.cli"},
@@ -50,7 +51,14 @@ FOREIGN: dict[str, set[str]] = {
     "rich": {"vx.cli"},
 }
 
-PURE = VOCABULARY | {"vx.config", "vx.session.lifecycle", "vx.media.plan", "vx.archive.pattern"}
+PURE = VOCABULARY | {
+    "vx.config",
+    "vx.session.lifecycle",
+    "vx.session.turns",
+    "vx.session.budget",
+    "vx.media.plan",
+    "vx.archive.pattern",
+}
 """Decisions apart from I/O: these don't import trio."""
 
 IN_CHILD_ONLY = "vx.media"

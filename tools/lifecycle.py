@@ -1,4 +1,4 @@
-"""Draws the table of vx.session.lifecycle as a Mermaid picture between two markers in README.md; run tools/lifecycle."""
+"""Draws the table of vx.session.lifecycle as a Mermaid picture into README.md, between markers. Run tools/lifecycle."""
 
 from __future__ import annotations
 

@@ -55,9 +55,16 @@ class Form:
     audio: bool = False
     codec: str = "libx264"
     audio_codec: str = "aac"
+    pixels: str = "yuv420p"
+    drops: int = 0
+    """One frame of so many is missing, as where a camera lowers its rate; 0: none is."""
     rotation: int = 0
     """Degrees, counter-clockwise, by which players turn the picture."""
     options: tuple[tuple[str, str], ...] = ()
+
+    def has(self, number: int) -> bool:
+        """Whether there is a frame of this number."""
+        return not self.drops or number % self.drops != self.drops - 1
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ def encode(form: Form, frames: int, picture: Picture) -> bytes:
         video: Any = output.add_stream(
             form.codec, rate=rate, options=options if "264" in form.codec else dict(form.options)
         )
-        video.width, video.height, video.pix_fmt = form.width, form.height, "yuv420p"
+        video.width, video.height, video.pix_fmt = form.width, form.height, form.pixels
         if form.codec == "mjpeg":
             video.pix_fmt = "yuvj420p"
         video.codec_context.gop_size = form.gop
@@ -91,6 +98,8 @@ def encode(form: Form, frames: int, picture: Picture) -> bytes:
             audio.layout = "mono"
         heard = 0
         for number in range(frames):
+            if not form.has(number):
+                continue
             pixels = picture(number)
             frame = av.VideoFrame.from_ndarray(pixels, "gray" if pixels.ndim == 2 else "rgb24")
             frame = frame.reformat(format=video.pix_fmt)

@@ -1,12 +1,17 @@
 """OPEN FIRST: the server as a whole. What is opened, which nursery holds what, and in which order it ends.
 
     state_dir locked
-      └─ sessions: one task for each running session, each with a worker process
-           └─ reaper: sleeps until a session's next deadline
-                └─ transport: listeners, connections, calls
+      └─ store: the database of sessions, opened, checked, brought up to date
+           └─ sessions: one task for each session that runs or waits, each with a worker process in its turn
+                └─ reaper: sleeps until a session's next deadline
+                     └─ transport: listeners, connections, calls
+
+What an earlier server left is made good before anybody is served: sessions that it could not end are completed with
+what can be read of their files, and what belongs to no session is swept.
 
 A stop takes that apart from the inside: no new connections, calls under way may end (at most `shutdown_timeout_s`),
-running sessions finalise their files, then everything else is cancelled. A second signal cancels all of it at once.
+running sessions finalise their files, then everything else is cancelled. A second signal cancels all of it at once. A
+database that fails for good ends the server too: what it would answer could be lost.
 """
 
 from __future__ import annotations
@@ -15,35 +20,45 @@ import fcntl
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from vx.config import Config
 from vx.errors import Kind, VxError
+from vx.estimate import bytes_needed
+from vx.jobs import ClipJob, SnapshotJob
 from vx.rpc.server import Limits, Server, describe, open_listener
 from vx.rpc.services import ExportService
 from vx.rpc.tls import server_context
+from vx.session import folders
+from vx.session.budget import Budget, Survey
 from vx.session.registry import Lifetimes, Registry
-from vx.session.store import MemoryStore
+from vx.session.store import Store, open_store
+from vx.session.turns import Turns
 from vx.worker import WorkerLimits, WorkerPool
 
 log = logging.getLogger(__name__)
+
+_SURVEYS_AT_ONCE = 4
+"""Threads that look at the recordings' disks for what exports will need."""
 
 
 def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. VxError if the server cannot start."""
     try:
         trio.run(_serve_until_signal, config)
-    except BaseExceptionGroup as group:  # one for each nursery around the fault
+    except BaseExceptionGroup as group:  # one for each nursery around the fault, and more where many tasks met it
+        _, other = group.split(VxError)
+        if other is not None:
+            raise
         error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        if isinstance(error, VxError):
-            raise error from None
-        raise
+        raise error from None
 
 
 async def _serve_until_signal(config: Config) -> None:
@@ -90,12 +105,30 @@ async def serve(config: Config, *, stop: trio.Event, announce: Callable[[list[st
         keepalive_s=config.keepalive_s,
     )
     tls = server_context(config.tls.certificate, config.tls.key) if config.tls else None
+    results = config.state_dir / "sessions"
     with _locked(config.state_dir):
-        async with trio.open_nursery() as sessions:
+        async with (
+            _open_store(config, results) as store,
+            trio.open_nursery() as sessions,
+        ):
             registry = Registry(
-                config.state_dir / "sessions", workers, MemoryStore(), lifetimes, config.max_running_sessions, sessions
+                results,
+                workers,
+                store,
+                lifetimes,
+                sessions,
+                turns=Turns(
+                    config.max_running_sessions,
+                    config.max_queued_sessions,
+                    {
+                        agent.access_point: agent.max_running_sessions or config.max_running_sessions
+                        for agent in config.agent
+                    },
+                ),
+                budget=Budget(_bytes(config.results.max_total_gb), _bytes(config.results.min_free_gb)),
+                survey=partial(_survey, config, results, trio.CapacityLimiter(_SURVEYS_AT_ONCE)),
             )
-            await registry.sweep()
+            await registry.recover()
             async with trio.open_nursery() as reaper:
                 reaper.start_soon(registry.deadlines.reap, registry.expire)
                 server = Server([ExportService(registry, config)], limits, tls=tls)
@@ -108,6 +141,40 @@ async def serve(config: Config, *, stop: trio.Event, announce: Callable[[list[st
                     transport.cancel_scope.deadline = trio.current_time() + config.shutdown_timeout_s
                     await registry.close()
                 reaper.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_store(config: Config, results: Path) -> AsyncIterator[Store]:
+    database = config.state_dir / "vx.sqlite"
+    try:
+        await trio.to_thread.run_sync(folders.set_aside, results, database)
+        async with open_store(database, audit_s=config.lifetimes.audit_s) as store:
+            yield store
+    except OSError as error:
+        raise VxError(Kind.UNAVAILABLE, f"state_dir {config.state_dir} cannot be used: {error.strerror}") from None
+
+
+async def _survey(
+    config: Config,
+    results: Path,
+    limiter: trio.CapacityLimiter,
+    job: ClipJob | SnapshotJob,
+    running: Mapping[str, Path],
+) -> Survey:
+    """What a job will need, and what the disk of the results has. VxError(UNAVAILABLE) if that one is gone."""
+
+    def look() -> Survey:
+        disk = os.statvfs(results)
+        return Survey(bytes_needed(job), disk.f_bavail * disk.f_frsize, folders.sizes(running))
+
+    try:
+        return await trio.to_thread.run_sync(look, limiter=limiter, abandon_on_cancel=True)
+    except OSError as error:
+        raise VxError(Kind.UNAVAILABLE, f"state_dir {config.state_dir} cannot be used: {error.strerror}") from None
+
+
+def _bytes(gigabytes: float) -> int:
+    return int(gigabytes * (1 << 30))
 
 
 @contextmanager

@@ -17,14 +17,19 @@ import types
 import zoneinfo
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from vx.archive.pattern import NamePattern
 from vx.errors import Kind, VxError
+from vx.jobs import Cut, Gaps
 
 DEFAULT_PORT = 20109
+_ANY_AGENT = "MMExportAgent.0"
+"""The agent of a node for which none is configured: clients name one because there always is one."""
+LONGEST_FILE_NAME = 200
+"""Bytes of a name that an export agent gives to a file; a number and the extension have to fit behind it."""
 
 
 class ConfigError(VxError):
@@ -151,6 +156,11 @@ def access_point_key(access_point: str) -> str:
     return access_point.removeprefix("hosts/")
 
 
+def node_of(access_point: str) -> str:
+    """The machine that an access point names."""
+    return access_point_key(access_point).partition("/")[0]
+
+
 def _access_point(*shape: str) -> Callable[[str], str]:
     """Check NODE and then parts that start as `shape` says; give it with `hosts/` in front, as the contract has it."""
 
@@ -170,6 +180,31 @@ def _access_point(*shape: str) -> Callable[[str], str]:
     return read
 
 
+def _agent(value: str) -> str:
+    access_point = _access_point("MMExportAgent.")(value)
+    _, _, index = access_point.rpartition(".")
+    if not (index.isascii() and index.isdigit() and len(index) <= 9):
+        raise ValueError("no whole number at the end")
+    return access_point
+
+
+def _file_name(value: str) -> str:
+    return safe_file_name(value)
+
+
+def safe_file_name(name: str) -> str:
+    """The name as it is, where it is that of a file and nothing else on any system. ValueError says why not."""
+    if not name.strip() or not name.isprintable():
+        raise ValueError("it is empty or has control characters")
+    if "/" in name or "\\" in name:
+        raise ValueError("a name, not a path: it has / or \\")
+    if name.startswith("."):
+        raise ValueError("it begins with a dot")
+    if len(name.encode()) > LONGEST_FILE_NAME:
+        raise ValueError(f"it is longer than {LONGEST_FILE_NAME} bytes")
+    return name
+
+
 _Seconds = Annotated[float, _number(float, 0, 3600)]
 _Lifetime = Annotated[float, _number(float, 1, 10 * 366 * 86400)]
 _Listen = Annotated[
@@ -186,7 +221,9 @@ _Storage = Annotated[
         '"hosts/NODE/MultimediaStorage.NAME/MultimediaStorage"',
     ),
 ]
+_Agent = Annotated[str, _text(_agent, '"hosts/NODE/MMExportAgent.N"')]
 _Line = Annotated[str, _text(_line, "a text of one line, not empty")]
+_Gigabytes = Annotated[float, _number(float, 0, 1 << 20)]
 
 
 class Archive(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,6 +271,39 @@ class Lifetimes(msgspec.Struct, frozen=True, kw_only=True):
     """A completed session's files are deleted after this."""
     removed_s: _Lifetime = 86400
     """A session without files is forgotten after this."""
+    audit_s: _Lifetime = 366 * 86400
+    """A line of the audit is dropped after this, when the server starts."""
+
+
+class Results(msgspec.Struct, frozen=True, kw_only=True):
+    """What the results of exports may take, and where they may go: `[results]`. A gigabyte is 1024 ** 3 bytes."""
+
+    max_total_gb: _Gigabytes = 0
+    """All results that are kept for download, and what running sessions will add; 0: no limit."""
+    min_free_gb: _Gigabytes = 0.25
+    """This much of the disk stays free."""
+    external_roots: tuple[Annotated[Path, _text(_absolute, "an absolute path")], ...] = ()
+    """Clients may have results put into these directories and those below, and nowhere else."""
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """An export agent: a name by which clients say where an export is done, and its own limits: `[[agent]]`."""
+
+    access_point: _Agent
+    directory: Annotated[Path, _text(_absolute, "an absolute path")] | None = None
+    """Where it stores results for good when a client asks for that; without it, it can't."""
+    max_running_sessions: Annotated[int, _number(int, 1, 1000)] | None = None
+    """Beside the limit for all agents together, which it is where this is missing."""
+    file_name_pattern: Annotated[str, _text(_file_name, "a file's name without its extension, not a path")] = "{Name}"
+    """Of files that it stores and no client named: {Name} (camera and time), {Timestamp}, {SessionId}."""
+
+    @property
+    def node(self) -> str:
+        return node_of(self.access_point)
+
+    @property
+    def index(self) -> int:
+        return int(self.access_point.rpartition(".")[2])
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,6 +312,20 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     nice: Annotated[int, _number(int, 0, 19)] = 5
     memory_mb: Annotated[int, _number(int, 256, 1 << 20)] = 4096
     """Address space of each."""
+
+
+class Media(msgspec.Struct, frozen=True, kw_only=True):
+    """How clips are made: `[media]`."""
+
+    cut: Annotated[Cut, _one_of("exact", "keyframe")] = "exact"
+    """Begin and end with the very frame, by encoding what lies between it and the next key frame; or only copy, from
+    the key frame before."""
+    gaps: Annotated[Gaps, _one_of("keep", "split", "close")] = "keep"
+    """Where nothing was recorded the last frame stands, a new file begins, or the file goes on with what comes next."""
+    gap_s: Annotated[float, _number(float, 0, 86400)] = 1
+    """A shorter gap is always kept."""
+    threads: Annotated[int, _number(int, 0, 64)] = 0
+    """For each decoder and encoder; 0: one for each core, 4 at most."""
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,6 +357,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout_s: _Seconds = 10
     """How long a worker may take to finalise after StopSession before it is killed."""
     max_running_sessions: Annotated[int, _number(int, 1, 1000)] = 4
+    max_queued_sessions: Annotated[int, _number(int, 0, 10_000)] = 100
+    """So many wait for their turn when that many run."""
     max_connections: Annotated[int, _number(int, 1, 100_000)] = 1000
     max_streams_per_connection: Annotated[int, _number(int, 1, 10_000)] = 100
     max_message_kb: Annotated[int, _number(int, 64, 1 << 20)] = 4096
@@ -281,14 +367,36 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A connection that was silent for this long is asked whether it is still there."""
     lifetimes: Lifetimes = Lifetimes()
     worker: Worker = Worker()
+    results: Results = Results()
+    media: Media = Media()
     log: Log = Log()
     tls: Tls | None = None
     camera: tuple[Camera, ...] = ()
+    agent: tuple[Agent, ...] = ()
 
     def find_camera(self, access_point: str) -> Camera | None:
         """The camera of this name, with or without the leading `hosts/`."""
         key = access_point_key(access_point)
         return next((camera for camera in self.camera if access_point_key(camera.access_point) == key), None)
+
+    def find_agent(self, access_point: str) -> Agent | None:
+        """The agent of this name, with or without `hosts/`. A node for which none is configured has its number 0."""
+        key = access_point_key(access_point)
+        for agent in self.agent:
+            if access_point_key(agent.access_point) == key:
+                return agent
+        node = node_of(access_point)
+        is_known = any(node_of(camera.access_point) == node for camera in self.camera)
+        is_configured = any(agent.node == node for agent in self.agent)
+        if key == f"{node}/{_ANY_AGENT}" and is_known and not is_configured:
+            return Agent(access_point=f"hosts/{key}")
+        return None
+
+    def default_agent(self, camera: Camera) -> Agent:
+        """The agent with the lowest number on the camera's node."""
+        node = node_of(camera.access_point)
+        there = [agent for agent in self.agent if agent.node == node]
+        return min(there, key=lambda agent: agent.index, default=Agent(access_point=f"hosts/{node}/{_ANY_AGENT}"))
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -338,8 +446,8 @@ def _read_table(struct: type[_T], raw: Mapping[str, Any], path: str, problems: l
 
 def _read(hint: Any, value: object, path: str, problems: list[str]) -> Any:
     """The value at `path` as the field's type says, which is a rule, a table, or a list of either."""
-    if isinstance(hint, types.UnionType):
-        hint = get_args(hint)[0]  # a table that may be missing altogether
+    if get_origin(hint) in (types.UnionType, Union):
+        hint = get_args(hint)[0]  # what may be missing altogether
     if get_origin(hint) is tuple:
         item = get_args(hint)[0]
         if not isinstance(value, list):
@@ -424,6 +532,7 @@ def _conflicts(config: Config) -> list[str]:
             if not address.is_local
         ]
     problems += _repeated("camera[{}].access_point", [camera.access_point for camera in config.camera])
+    problems += _repeated("agent[{}].access_point", [agent.access_point for agent in config.agent])
     for index, camera in enumerate(config.camera):
         storages = [archive.storage for archive in camera.archive]
         problems += _repeated(f"camera[{index}].archive[{{}}].storage", storages)

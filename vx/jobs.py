@@ -13,7 +13,13 @@ from typing import Literal, Protocol
 
 import msgspec
 
-Container = Literal["mp4", "mkv"]
+Container = Literal["mp4", "mkv", "avi"]
+Cut = Literal["exact", "keyframe"]
+"""Whether a clip begins with the very frame, or with the key frame before it."""
+Gaps = Literal["keep", "split", "close"]
+"""Where nothing was recorded: the last frame stands, a new file begins, or the file goes on with what comes next."""
+Quality = Literal["best", "fine", "good", "normal", "medium", "small", "tiny", "smallest"]
+"""normal: copied where that can be, else like medium."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,10 +33,35 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Path of the recordings with directives for the start time (see vx.archive.pattern)."""
     timezone: str
     """IANA name of the time zone that the times in the names are in."""
+    id: str = ""
+    """The camera's number or short name, for people."""
+    ranges_us: tuple[tuple[int, int], ...] = ()
+    """Only these (begin, end) of the clip's range, rising and apart from each other; none: all of it."""
+    video: int = 0
+    """Which of the recordings' video tracks, from 0 on."""
+    audio: int | None = 0
+    """Which of their tracks of sound; None: no sound."""
+
+
+class Coding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a clip's tracks are to be; what isn't asked for stays as it was recorded."""
+
+    video: Literal["", "h264", "mpeg4", "mjpeg"] = ""
+    video_quality: Quality = "normal"
+    audio: Literal["", "g711", "mp2"] = ""
+    audio_quality: Quality = "normal"
+    every: int = 1
+    """Keep one of this many frames."""
+    key_fps: float = 0
+    """Show key frames only, at most this many a second of the clip; 0: all frames."""
+    speed: float = 1
+    """How many times faster than it was recorded; 0, with `key_fps`: one key frame after the other, at that rate."""
+    threads: int = 0
+    """For each decoder and encoder; 0: one for each core, 4 at most."""
 
 
 class ClipJob(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
-    """Copy what was recorded in start_us <= t < end_us into `container` files in `folder`."""
+    """Export what was recorded in start_us <= t < end_us into `container` files in `folder`."""
 
     folder: str
     sources: tuple[Source, ...]
@@ -41,6 +72,15 @@ class ClipJob(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
     comment: str = ""
     max_file_size: int = 0
     """Bytes that no file may exceed; 0: no limit."""
+    discrete: bool = True
+    """A file for each source; else all of them are tracks of one file."""
+    timezone_min: int = 0
+    """Offset from UTC of the people who will watch it; it goes into the file's metadata."""
+    cut: Cut = "exact"
+    gaps: Gaps = "keep"
+    gap_us: int = 1_000_000
+    """What `gaps` says happens where nothing was recorded for longer than this."""
+    coding: Coding = Coding()
 
 
 class SnapshotJob(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):

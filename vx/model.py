@@ -54,7 +54,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class ResultFile:
-    """A file that a session made. `id` is its name in the session's folder; only the session's own table leads there."""
+    """A file that a session made. `id` is its name in the session's folder, where only the session's table leads."""
 
     id: str
     size: int
@@ -84,6 +84,8 @@ class ExportRequest:
     """Access point of the export agent that does it."""
     delivery: Delivery | None = None
     """None: the results stay with the session, to be downloaded."""
+    delivery_field: str = ""
+    """The field of the request that asked for the delivery."""
 
 
 @dataclass(frozen=True, slots=True)

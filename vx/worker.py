@@ -8,6 +8,7 @@ parent itself never loads them: a crash, a leak or a hang of a media library is 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import multiprocessing
 import os
@@ -173,6 +174,7 @@ def _work(job: bytes, sock: socket.socket, limits: WorkerLimits) -> None:
     from vx.media.export import run
 
     _restrict(limits)
+    _occupy(decode_job(job).folder)
     link = _ChildLink(sock)
     threading.Thread(target=link.listen, name="commands", daemon=True).start()
     try:
@@ -185,6 +187,15 @@ def _work(job: bytes, sock: socket.socket, limits: WorkerLimits) -> None:
     with contextlib.suppress(OSError):
         link.send(ended)
     os._exit(0)
+
+
+def _occupy(folder: str) -> None:
+    """Hold a lock on the folder while the process lives, however it ends.
+
+    A server that was killed leaves its workers to notice it; the next one waits for that before it looks at the files.
+    """
+    with contextlib.suppress(OSError):  # the job itself finds out, and can say so
+        fcntl.flock(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_SH)
 
 
 def _restrict(limits: WorkerLimits) -> None:

@@ -39,6 +39,15 @@ def recordings(pattern: str, timezone: str = "UTC") -> Recordings:
     return Recordings(NamePattern.parse(pattern), ZoneInfo(timezone))
 
 
+def find(recordings: Recordings, start_us: int, end_us: int) -> segments.Found:
+    """All that a search finds, and its notes."""
+    looks = list(recordings.find(start_us, end_us))
+    return segments.Found(
+        tuple(segment for look in looks for segment in look.segments),
+        tuple(note for look in looks for note in look.notes),
+    )
+
+
 def starts(found: segments.Found) -> list[int]:
     return [segment.start_us for segment in found.segments]
 
@@ -49,12 +58,12 @@ def test_the_range_and_the_one_that_covers_its_start(tmp_path: Path, names: str)
     all_starts = [T0 + i * 30 * MINUTE for i in range(-5, 60)]
     make(pattern, *all_starts)
     (tmp_path / "index.db").touch()
-    found = recordings(pattern).find(T0 + 10 * MINUTE, T0 + 90 * MINUTE)
+    found = find(recordings(pattern), T0 + 10 * MINUTE, T0 + 90 * MINUTE)
     assert starts(found) == [T0, T0 + 30 * MINUTE, T0 + 60 * MINUTE]
     assert all(Path(segment.path).is_file() for segment in found.segments)
     assert found.notes == ()
-    assert starts(recordings(pattern).find(T0 + 30 * MINUTE, T0 + 60 * MINUTE)) == [T0 + 30 * MINUTE]
-    assert starts(recordings(pattern).find(T0 - 1000 * MINUTE, T0 - 500 * MINUTE)) == []
+    assert starts(find(recordings(pattern), T0 + 30 * MINUTE, T0 + 60 * MINUTE)) == [T0 + 30 * MINUTE]
+    assert starts(find(recordings(pattern), T0 - 1000 * MINUTE, T0 - 500 * MINUTE)) == []
     assert starts(recordings(pattern).last_before(T0)) == [T0 - 30 * MINUTE]
 
 
@@ -63,7 +72,7 @@ def test_the_one_before_may_be_years_ago(tmp_path: Path, names: str) -> None:
     pattern = f"{tmp_path}/{names}"
     make(pattern, T0, T0 + MINUTE)
     year_later = T0 + 400 * 24 * 60 * MINUTE
-    assert starts(recordings(pattern).find(year_later, year_later + MINUTE)) == [T0 + MINUTE]
+    assert starts(find(recordings(pattern), year_later, year_later + MINUTE)) == [T0 + MINUTE]
 
 
 @settings(max_examples=40, deadline=None)
@@ -83,7 +92,7 @@ def test_it_finds_what_looking_at_every_file_would_find(
     start, end = T0 + begin * MINUTE, T0 + (begin + width) * MINUTE
     before = [s for s in every if s <= start][-1:]
     wanted = before + [s for s in every if start < s < end]
-    assert starts(recordings(pattern, zone).find(start, end)) == wanted
+    assert starts(find(recordings(pattern, zone), start, end)) == wanted
 
 
 def test_only_directories_that_can_matter_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +105,7 @@ def test_only_directories_that_can_matter_are_listed(tmp_path: Path, monkeypatch
         return real_listdir(path)
 
     monkeypatch.setattr(LISTDIR, listdir)
-    found = recordings(pattern).find(T0 + 5 * MINUTE, T0 + 25 * MINUTE)
+    found = find(recordings(pattern), T0 + 5 * MINUTE, T0 + 25 * MINUTE)
     assert [format_timestamp(s)[9:13] for s in starts(found)] == ["0800", "0810", "0820"]
     assert sorted(path.removeprefix(str(tmp_path)) for path in listed) == ["", "/2026-05-11", "/2026-05-11/08/entrance"]
 
@@ -109,7 +118,7 @@ def test_a_change_of_the_clocks_loses_nothing(tmp_path: Path, names: str, change
     every = [around + i * 7 * MINUTE + 1_000_000 * (i % 60) for i in range(-20, 40)]
     make(pattern, *every, timezone="Europe/Berlin")
     files = {str(path) for path in tmp_path.rglob("*.mp4")}
-    found = recordings(pattern, "Europe/Berlin").find(every[0], every[-1] + MINUTE)
+    found = find(recordings(pattern, "Europe/Berlin"), every[0], every[-1] + MINUTE)
     assert {segment.path for segment in found.segments} == files
     assert starts(found) == sorted(starts(found))
 
@@ -124,13 +133,13 @@ def test_what_cannot_be_looked_at_is_noted(tmp_path: Path, monkeypatch: pytest.M
         return real_listdir(path)
 
     monkeypatch.setattr(LISTDIR, listdir)
-    found = recordings(pattern).find(T0, T0 + 25 * 60 * MINUTE)
+    found = find(recordings(pattern), T0, T0 + 25 * 60 * MINUTE)
     assert starts(found) == [T0 + 24 * 60 * MINUTE]
     assert found.notes == (f"{tmp_path}/2026-05-11: can't be listed: Permission denied",)
 
 
 def test_a_root_that_is_not_there_is_noted_and_no_error(tmp_path: Path) -> None:
-    found = recordings(f"{tmp_path}/nowhere/%s.mp4").find(T0, T0 + MINUTE)
+    found = find(recordings(f"{tmp_path}/nowhere/%s.mp4"), T0, T0 + MINUTE)
     assert found == segments.Found((), (f"{tmp_path}/nowhere: there is no such directory",))
 
 
@@ -143,7 +152,7 @@ def test_a_directory_that_vanishes_meanwhile_is_no_error(tmp_path: Path, monkeyp
         return [*real_listdir(path), *gone]
 
     monkeypatch.setattr(LISTDIR, listdir)
-    found = recordings(pattern).find(T0 - MINUTE, T0 + 24 * 60 * MINUTE)
+    found = find(recordings(pattern), T0 - MINUTE, T0 + 24 * 60 * MINUTE)
     assert starts(found) == [T0]
     assert found.notes == ()
 
@@ -154,7 +163,7 @@ def test_junk_that_sorts_behind_the_recordings_hides_none(tmp_path: Path) -> Non
     for i in range(5):
         (tmp_path / f"2026-05-11_08-0{i + 2}-00.mp4.partial").touch()
         (tmp_path / f"2026-05-11_08-99-0{i}.mp4").touch()
-    assert starts(recordings(pattern).find(T0 + 30 * MINUTE, T0 + 40 * MINUTE)) == [T0 + MINUTE]
+    assert starts(find(recordings(pattern), T0 + 30 * MINUTE, T0 + 40 * MINUTE)) == [T0 + MINUTE]
 
 
 def test_a_hundred_thousand_files_in_one_directory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +182,40 @@ def test_a_hundred_thousand_files_in_one_directory(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(NamePattern, "start_us", start_us)
     start = from_datetime(to_datetime(T0) + timedelta(days=5, seconds=5))
-    found = Recordings(pattern, ZoneInfo("UTC")).find(start, start + MINUTE)
+    found = find(Recordings(pattern, ZoneInfo("UTC")), start, start + MINUTE)
     assert starts(found) == [start - 5_000_000 + i * 10_000_000 for i in range(7)]
     assert 0 < read < 6 * 3600 // 10 * 2 + 100
+
+
+def test_a_month_of_recordings_is_found_bit_by_bit(tmp_path: Path) -> None:
+    """The first ones are there at once: nobody waits until the last one's name has been read."""
+    pattern = f"{tmp_path}/%Y-%m-%d_%H-%M-%S.mp4"
+    every = [T0 + i * MINUTE for i in range(3000)]
+    make(pattern, *every)
+    looks = recordings(pattern).find(T0 + MINUTE // 2, T0 + 10_000 * MINUTE)
+    assert starts(next(looks)) == [T0]
+    assert starts(next(looks)) == every[1:6]
+    assert [start for look in looks for start in starts(look)] == every[6:]
+
+
+@pytest.mark.parametrize("names", ["%Y-%m-%d_%H-%M-%S.mp4", "%Y-%m-%d/%H/%M.%S.mp4"])
+def test_of_the_hour_that_happens_twice_the_time_of_writing_tells_which(tmp_path: Path, names: str) -> None:
+    pattern = f"{tmp_path}/{names}"
+    around = parse_timestamp("20261025T010000")  # when Berlin's clocks go back from 3 to 2
+    # at 02:07, 02:14, ... before, and at 02:03, 02:10, ... after: no name comes twice
+    every = [around - 53 * MINUTE + i * 7 * MINUTE for i in range(8)] + [
+        around + (3 + 7 * i) * MINUTE for i in range(9)
+    ]
+    for start in every:
+        path = segment_path(pattern, start, "Europe/Berlin")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        written_s = start // 1_000_000 + 6 * 60
+        os.utime(path, (written_s, written_s))
+    found = find(recordings(pattern, "Europe/Berlin"), around - 60 * MINUTE, around + 120 * MINUTE)
+    assert starts(found) == every
+    # a copy's time of writing says nothing: they are read as the first
+    for segment in found.segments:
+        os.utime(segment.path)
+    found = find(recordings(pattern, "Europe/Berlin"), around - 60 * MINUTE, around + 120 * MINUTE)
+    assert max(starts(found)) < around + 5 * MINUTE

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -330,7 +331,8 @@ def test_destroy_ends_a_running_export_and_a_download(
 def test_a_limit_on_running_sessions(
     start_server: Callable[[str], ServerProcess], stubs: Stubs, long_archive: Path
 ) -> None:
-    client = Client(stubs, start_server(configuration(long_archive, "max_running_sessions = 2")).address)
+    limits = "max_running_sessions = 2\nmax_queued_sessions = 0"
+    client = Client(stubs, start_server(configuration(long_archive, limits)).address)
     ids = [client.start(client.clip(at(0), at(10_800))) for _ in range(2)]
     for _ in range(3):
         with refused("RESOURCE_EXHAUSTED", "2 sessions are running, and at most 2 may at a time"):
@@ -401,7 +403,7 @@ def test_broken_segments_are_gaps(start_server: Callable[[str], ServerProcess], 
 
 
 def test_a_malformed_request_fails_alone(client: Client) -> None:
-    call: Callable[[bytes], bytes] = client.channel.unary_unary("/axxonsoft.bl.mmexport.ExportService/StartSession")
+    call: Any = client.channel.unary_unary("/axxonsoft.bl.mmexport.ExportService/StartSession")
     for request in (b"\x12", b"\x12\x05\x1a", b"\xff" * 30, b"\x12\x02\x0b\x0c", b"\x12\x03\x1a\x01\xff"):
         with pytest.raises(grpc.RpcError) as caught:
             call(request)

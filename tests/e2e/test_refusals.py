@@ -92,8 +92,21 @@ def _live(client: Client, options: Any) -> None:
     options.live.discrete = True
 
 
-def _mask(client: Client, options: Any) -> None:
-    options.archive.timeline_mask.add(begin_time=START)
+def _mask(where: str, begin: str, end: str) -> Callable[[Client, Any], None]:
+    """Add a range to the mask of all sources, or of one."""
+
+    def change(client: Client, options: Any) -> None:
+        target = options
+        for part in where.split("."):
+            target = target[int(part)] if part.isdigit() else getattr(target, part)
+        target.timeline_mask.add(begin_time=begin, end_time=end)
+
+    return change
+
+
+def _masked_snapshot(client: Client, options: Any) -> None:
+    options.snapshot.format = 1
+    options.archive.timeline_mask.add(begin_time=START, end_time=END)
 
 
 def _source(**fields: Any) -> Callable[[Client, Any], None]:
@@ -111,14 +124,6 @@ def _source(**fields: Any) -> Callable[[Client, Any], None]:
 
 def _mask_filter(client: Client, options: Any) -> None:
     options.archive.sources[0].mask_filter["d"].allow = True
-
-
-def _source_mask(client: Client, options: Any) -> None:
-    options.archive.sources[0].timeline_mask.add(begin_time=START)
-
-
-def _two_sources(client: Client, options: Any) -> None:
-    options.archive.sources.add(origin=CAMERA)
 
 
 def _pdf(client: Client, options: Any) -> None:
@@ -145,8 +150,8 @@ def of_source(**values: Any) -> Callable[[Client, Any], None]:
     return _setting("archive.sources.0.settings", "SourceSetting", **values)
 
 
-KEPT_HERE = "results are kept on this server, for DownloadFile"
 NOT_BUILT = "is not built yet"
+REQUIRED_TIME = "YYYYMMDDTHHMMSS[.ffffff] in UTC, or ISO 8601"
 A_TIME = "YYYYMMDDTHHMMSS[.ffffff] in UTC, or ISO 8601 with Z or an offset"
 RULES = [
     # what is changed in a good request, the code, the text
@@ -166,13 +171,51 @@ RULES = [
         f"archive.sources[0].origin: the camera '{BARE_CAMERA}' has no archive",
     ),
     (_source(storages=["a", "b"]), UNBUILT, "archive.sources[0].storages[1]: one archive at a time is exported"),
-    (_source(tracks=["1"]), UNBUILT, f"archive.sources[0].tracks: {NOT_BUILT}"),
-    (_source_mask, UNBUILT, f"archive.sources[0].timeline_mask: {NOT_BUILT}"),
+    (
+        _source(tracks=["video", "1"]),
+        INVALID,
+        "archive.sources[0].tracks[1]: '1' is not a track; allowed are video, audio, and video:N, audio:N",
+    ),
+    (
+        _source(tracks=["video", "video:1"]),
+        UNBUILT,
+        "archive.sources[0].tracks[1]: 'video:1': one track of a kind is exported",
+    ),
+    (
+        _source(tracks=["audio"]),
+        UNBUILT,
+        "archive.sources[0].tracks: sound without a picture is not exported; add video",
+    ),
+    (
+        _mask("archive.sources.0", START, ""),
+        INVALID,
+        f"archive.sources[0].timeline_mask[0].end_time: is required: {REQUIRED_TIME}",
+    ),
+    (
+        _mask("archive.sources.0", "20260511T080000", START),
+        INVALID,
+        "archive.sources[0].timeline_mask: leaves nothing of start_timestamp to end_timestamp",
+    ),
     (_mask_filter, UNBUILT, f"archive.sources[0].mask_filter: {NOT_BUILT}"),
     (of_source(mask_detector="x"), UNBUILT, f"archive.sources[0].settings[0].mask_detector: {NOT_BUILT}"),
     (of_source(crop_area=_area), UNBUILT, f"archive.sources[0].settings[0].crop_area: {NOT_BUILT}"),
-    (_two_sources, UNBUILT, "archive.sources[1]: several sources in one file are not built yet; set discrete"),
-    (_mask, UNBUILT, f"archive.timeline_mask: {NOT_BUILT}"),
+    (_mask("archive", "soon", END), INVALID, f"archive.timeline_mask[0].begin_time: 'soon' is not a time: {A_TIME}"),
+    (
+        _mask("archive", START, START),
+        INVALID,
+        "archive.timeline_mask[0].end_time: is the same as begin_time; the range is empty",
+    ),
+    (
+        _mask("archive", END, "20260511T090000"),
+        INVALID,
+        "archive.timeline_mask: leaves nothing of start_timestamp to end_timestamp",
+    ),
+    (_masked_snapshot, UNBUILT, "archive.timeline_mask: is for clips; a snapshot has one moment"),
+    (
+        _set("max_file_size", 5000),
+        INVALID,
+        "max_file_size: is 5000; not even a picture fits into less than 16384",
+    ),
     (_live, UNBUILT, "live: exporting from live cameras is not built yet"),
     (
         _set("archive.start_timestamp", ""),
@@ -194,26 +237,36 @@ RULES = [
         INVALID,
         "archive.end_timestamp: is the same as start_timestamp; the range is empty",
     ),
-    (_set("stream.format", 2), UNBUILT, "stream.format: AVI is not built yet; MKV and MP4 are"),
-    (_set("stream.format", 3), UNBUILT, "stream.format: EXE is not built yet; MKV and MP4 are"),
+    (
+        _set("stream.format", 3),
+        UNBUILT,
+        "stream.format: EXE: this server makes no programs; MP4 plays everywhere, also MKV",
+    ),
     (_set("stream.format", 77), INVALID, "stream.format: 77 is not a value of StreamTypeEFormat"),
+    (stream(video_quality=9), INVALID, "stream.settings[0].video_quality: 9 is not a value of EQuality"),
+    (stream(video_codec=7), INVALID, "stream.settings[0].video_codec: 7 is not a value of EVideoCodec"),
     (
-        stream(video_quality=0),
+        stream(audio_codec=1),
         UNBUILT,
-        "stream.settings[0].video_quality: C_BEST_QUALITY is not built yet; C_NORMAL is",
+        "stream.settings[0].audio_codec: MP4 has no place for AC_G711 here; AVI has, or ask for AC_MP2 or AC_DEFAULT",
     ),
-    (stream(video_codec=3), UNBUILT, "stream.settings[0].video_codec: VC_H264 is not built yet; VC_DEFAULT is"),
-    (stream(audio_quality=7), UNBUILT, "stream.settings[0].audio_quality: C_MEDIUM is not built yet; C_NORMAL is"),
     (stream(audio_codec=9), INVALID, "stream.settings[0].audio_codec: 9 is not a value of EAudioCodec"),
+    (stream(frame_frequency=4), INVALID, "stream.settings[0].frame_frequency: 4 is not a value of EFrameFrequency"),
     (
-        stream(frame_frequency=1),
-        UNBUILT,
-        "stream.settings[0].frame_frequency: FF_HALF is not built yet; FF_ORIGINAL is",
+        stream(time_lapse=lambda export: export.TimeLapse()),
+        INVALID,
+        "stream.settings[0].time_lapse: has neither fps nor speed",
     ),
     (
-        stream(time_lapse=lambda export: export.TimeLapse(speed=2)),
-        UNBUILT,
-        f"stream.settings[0].time_lapse: {NOT_BUILT}",
+        stream(time_lapse=lambda export: export.TimeLapse(speed=-2)),
+        INVALID,
+        "stream.settings[0].time_lapse.speed: is -2; 0.1 to 10000 times faster are allowed, or 0 to leave it open",
+    ),
+    (
+        stream(time_lapse=lambda export: export.TimeLapse(fps=float("nan"))),
+        INVALID,
+        "stream.settings[0].time_lapse.fps: is nan; "
+        "0.001 to 240 key frames a second are allowed, or 0 to leave it open",
     ),
     (stream(password="s3cret"), UNBUILT, f"stream.settings[0].password: {NOT_BUILT}"),
     (stream(), INVALID, "stream.settings[0]: holds no setting"),
@@ -230,10 +283,18 @@ RULES = [
     (common(font=lambda export: export.FontInfo(size=9)), UNBUILT, f"settings[0].font: {NOT_BUILT}"),
     (common(timezone=9000), INVALID, "settings[0].timezone: is 9000; an offset from UTC in minutes, -840 to 840"),
     (common(comment="x" * 10_001), INVALID, "settings[0].comment: has 10001 characters; at most 10000 are allowed"),
-    (_set("cloud_export", True), UNBUILT, f"cloud_export: {KEPT_HERE}"),
-    (_set("store_result_by_export_agent", True), UNBUILT, f"store_result_by_export_agent: {KEPT_HERE}"),
-    (_set("external_directory", "/etc"), UNBUILT, f"external_directory: {KEPT_HERE}"),
-    (_set("export_agent_access_point", "hosts/x/MMExportAgent.0"), UNBUILT, f"export_agent_access_point: {KEPT_HERE}"),
+    (_set("cloud_export", True), UNBUILT, "cloud_export: this server has no cloud to export to"),
+    (
+        _set("store_result_by_export_agent", True),
+        "FAILED_PRECONDITION",
+        "store_result_by_export_agent: the agent hosts/Server1/MMExportAgent.0 has no directory to store results in",
+    ),
+    (_set("external_directory", "/etc"), INVALID, "external_directory: '/etc' is not allowed; allowed is none"),
+    (
+        _set("export_agent_access_point", "hosts/x/MMExportAgent.0"),
+        NOT_FOUND,
+        "export_agent_access_point: there is no export agent 'hosts/x/MMExportAgent.0'",
+    ),
     (_unknown_field, UNBUILT, "archive.100: this server does not know this field"),
 ]
 

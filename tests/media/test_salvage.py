@@ -65,16 +65,16 @@ def test_a_killed_workers_file_is_kept_and_playable(job: ClipJob, tmp_path: Path
                 opened.write_bytes(encode(event.part))
 
         link.on_event = on_event
-        real = muxing.ResultFile.write_video
+        real = muxing.ResultFile.write
 
-        def write_video(self: muxing.ResultFile, *args: object) -> None:
+        def write(self: muxing.ResultFile, *args: object) -> None:
             nonlocal written
             written += 1
-            if written > 600:
+            if written > 1700:
                 os.kill(os.getpid(), signal.SIGKILL)
             real(self, *args)  # type: ignore[arg-type]
 
-        muxing.ResultFile.write_video = write_video  # type: ignore[assignment,method-assign]
+        muxing.ResultFile.write = write  # type: ignore[assignment,method-assign]
         run(job, link)
 
     status = in_child(die_on_the_way)

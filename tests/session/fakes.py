@@ -1,15 +1,19 @@
-"""Workers that do what a test tells them, in place of processes."""
+"""What sessions need of the world (workers, a store, a disk, threads), doing what a test tells it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
 
-from vx.jobs import ClipJob, Ended, Event, FileDone, FileOpened, Job, PartFile, Source
-from vx.model import ExportRequest
+from vx.jobs import ClipJob, Ended, Event, FileDone, FileOpened, Job, PartFile, SnapshotJob, Source
+from vx.model import Caller, Entry, ExportRequest, Record, ResultFile, State
+from vx.session.budget import Survey
+from vx.session.store import Memory, StoreError
 
 CLIP = ClipJob(
     folder="",
@@ -22,7 +26,76 @@ CLIP = ClipJob(
     end_us=60_000_000,
     container="mp4",
 )
-REQUEST = ExportRequest(job=CLIP, options=b"\x1a\x00", timezone_min=120)
+REQUEST = ExportRequest(job=CLIP, options=b"\x1a\x00", timezone_min=120, agent="hosts/S/MMExportAgent.0")
+COMPLETED = Record(
+    id="",
+    number=0,
+    options=REQUEST.options,
+    timezone_min=0,
+    started_us=0,
+    state=State.COMPLETED,
+    succeeded=True,
+    files=(ResultFile("clip.mp4", 5, "video/mp4", 1_000_000, 2_000_000),),
+)
+ALICE, BOB = Caller("alice", "192.0.2.1:5001"), Caller("bob", "192.0.2.2:5002")
+FULL = StoreError("the disk is full", passing=True)
+BROKEN = StoreError("the disk is broken")
+
+
+@dataclass
+class MemoryStore:
+    """Remembers without a disk, and without a thread, which virtual time would not wait for."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    audit: list[Entry] = field(default_factory=list)
+    last_number: int = 0
+    fails: StoreError | None = None
+    """What every change fails with."""
+    held: trio.Event | None = None
+    """What every change waits for."""
+
+    async def load(self) -> Memory:
+        return Memory(tuple(sorted(self.records.values(), key=lambda record: record.number)), self.last_number)
+
+    async def save(self, record: Record, entries: Sequence[Entry] = ()) -> None:
+        await self._change(entries)
+        self.records[record.id] = record
+        self.last_number = max(self.last_number, record.number)
+
+    async def delete(self, record: Record, entries: Sequence[Entry] = ()) -> None:
+        await self._change(entries)
+        self.records.pop(record.id, None)
+
+    async def note(self, entry: Entry) -> None:
+        await self._change([entry])
+
+    async def _change(self, entries: Sequence[Entry]) -> None:
+        if self.held is not None:
+            await self.held.wait()
+        await trio.lowlevel.checkpoint()
+        if self.fails is not None:
+            raise StoreError(str(self.fails), passing=self.fails.passing)
+        self.audit.extend(entries)
+
+
+@dataclass
+class FakeDisk:
+    """What the registry is told of the disk."""
+
+    survey: Survey = field(default_factory=Survey)
+
+    async def look(self, job: ClipJob | SnapshotJob, running: Mapping[str, Path]) -> Survey:
+        return self.survey
+
+
+_T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
+
+
+async def at_once(call: Callable[[Unpack[_Args]], _T], /, *args: *_Args) -> _T:
+    """In place of a thread: virtual time doesn't wait for those."""
+    await trio.lowlevel.checkpoint()
+    return call(*args)
 
 
 class FakeWorker:

@@ -1,55 +1,23 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+import random
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from tests.session.fakes import REQUEST, FakeWorker, FakeWorkers
-from vx.errors import Kind, VxError
+from tests.session.fakes import ALICE, BOB, BROKEN, COMPLETED, FULL, REQUEST, MemoryStore
+from tests.session.rig import LIFETIMES, Rig, refused, wait_until
+from vx.errors import Kind
 from vx.jobs import Note, Progress, SalvageJob
 from vx.model import State
-from vx.session.registry import NO_SESSION, Lifetimes, Registry
-from vx.session.store import MemoryStore
-
-LIFETIMES = Lifetimes(running=1800, completed=3600, removed=86_400, stop=10)
-
-
-@contextmanager
-def refused(kind: Kind, text: str) -> Iterator[None]:
-    with pytest.raises(VxError, match=text) as caught:
-        yield
-    assert caught.value.kind is kind
-
-
-class Rig:
-    """A registry over fake workers, with its reaper at work."""
-
-    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
-        self.folder = folder
-        self.workers = FakeWorkers()
-        self.store = MemoryStore()
-        self.registry = Registry(folder, self.workers, self.store, LIFETIMES, 4, nursery)
-
-    async def start(self) -> tuple[str, FakeWorker]:
-        record = await self.registry.start(REQUEST)
-        return record.id, await self.workers.wait_started(len(self.workers.workers) + 1)
-
-    async def complete(self, *files: str) -> str:
-        session_id, worker = await self.start()
-        for name in files:
-            worker.write(name, b"data of " + name.encode())
-        worker.end()
-        await trio.testing.wait_all_tasks_blocked()
-        assert self.state(session_id) is State.COMPLETED
-        return session_id
-
-    def state(self, session_id: str) -> State:
-        """Without the renewal that asking would mean."""
-        return self.registry._sessions[session_id].record.state
+from vx.session.budget import Budget, Survey
+from vx.session.registry import NO_SESSION
+from vx.session.store import StoreError
+from vx.session.turns import Turns
 
 
 @pytest.fixture
@@ -78,21 +46,16 @@ async def test_a_session_lives_from_start_to_destroy(rig: Rig) -> None:
     assert (record.state, record.succeeded) == (State.COMPLETED, True)
     assert [(file.id, file.size) for file in record.files] == [("clip.mp4", 5)]
     assert worker.closed
-    assert await rig.store.load() == [record]
+    assert list(rig.store.records.values()) == [record]
 
     await rig.registry.destroy(session_id)
-    assert await rig.store.load() == []
+    assert rig.store.records == {}
+    assert [(entry.what, entry.session_id) for entry in rig.store.audit] == [
+        (what, session_id) for what in ("start", "end", "remove")
+    ]
     assert not (rig.folder / session_id).exists()
     with refused(Kind.NOT_FOUND, NO_SESSION):
         rig.registry.get(session_id)
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what a thread does (deleting files). The virtual clock does not see threads: it runs on meanwhile."""
-    for _ in range(10_000):
-        if await trio.to_thread.run_sync(condition):
-            return
-    raise AssertionError("it has not happened")
 
 
 async def test_unknown_ids_are_not_found_in_every_method(rig: Rig) -> None:
@@ -173,25 +136,38 @@ async def test_no_worker_to_be_had_fails_the_session(rig: Rig) -> None:
     assert "no worker process could be started" in rig.registry.get(record.id).reason
 
 
-async def test_of_twenty_sessions_four_run_and_the_others_are_refused(rig: Rig) -> None:
-    started: list[str] = []
-    errors: list[str] = []
-
-    async def start() -> None:
-        try:
-            started.append((await rig.registry.start(REQUEST)).id)
-        except VxError as error:
-            errors.append(f"{error.kind.name} {error}")
-
+async def test_of_twenty_sessions_four_run_and_the_others_wait_their_turn(rig: Rig) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(20):
-            nursery.start_soon(start)
-    assert (len(started), len(errors)) == (4, 16)
-    assert set(errors) == {"EXHAUSTED 4 sessions are running, and at most 4 may at a time"}
-
-    (await rig.workers.wait_started(1)).end()
+            nursery.start_soon(rig.registry.start, REQUEST)
     await trio.testing.wait_all_tasks_blocked()
+    states = [record.state for record in rig.registry.page(0, 20)]
+    assert (len(rig.workers.workers), states.count(State.QUEUED)) == (4, 16)
+    for count in range(1, 21):
+        (await rig.workers.wait_started(count)).end()
+        await trio.testing.wait_all_tasks_blocked()
+        running = [record.state for record in rig.registry.page(0, 20)].count(State.RUNNING)
+        assert running == min(4, 20 - count)
+    assert all(record.succeeded for record in rig.registry.page(0, 20))
+    ids = [record.id for record in rig.registry.page(0, 20)]
+    began = [worker.job.folder.rpartition("/")[2] for worker in rig.workers.workers]
+    assert (set(began[:4]), began[4:]) == (set(ids[:4]), ids[4:])
+
+
+async def test_a_full_queue_refuses(tmp_path: Path, nursery: trio.Nursery) -> None:
+    rig = Rig(tmp_path / "sessions", nursery, turns=Turns(1, 1))
+    first, _ = await rig.start()
+    waiting = (await rig.registry.start(REQUEST)).id
+    for _ in range(3):
+        with refused(Kind.EXHAUSTED, "1 sessions are running, and at most 1 may at a time; 1 wait, and at most 1 may"):
+            await rig.registry.start(REQUEST)
+    await rig.registry.destroy(waiting)
     await rig.registry.start(REQUEST)
+    await rig.registry.destroy(first)
+    await rig.workers.wait_started(2)
+    assert [record.state for record in rig.registry.page(0, 9)] == [State.RUNNING]
+    assert sorted(path.name for path in rig.folder.iterdir()) == sorted(rig.store.records)
+    rig.workers.workers[1].end()
 
 
 async def test_a_full_disk_refuses_the_session_and_frees_its_place(rig: Rig) -> None:
@@ -252,7 +228,8 @@ async def test_destroy_ends_a_download_and_a_running_export(rig: Rig) -> None:
         await rig.registry.destroy(session_id)
         await trio.sleep_forever()
     assert download.cancelled_caught
-    assert rig.registry.page(0, 10) == []
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.registry.page(0, 10) == []  # although the one who asked for it didn't stay
 
     running, worker = await rig.start()
     await rig.registry.destroy(running)
@@ -316,7 +293,7 @@ async def test_cancelling_everything_still_completes_the_record(tmp_path: Path) 
         session_id, worker = await rig.start()
         nursery.cancel_scope.cancel()
     assert worker.closed
-    (record,) = await rig.store.load()
+    (record,) = rig.store.records.values()
     assert (record.id, record.state, record.succeeded) == (session_id, State.COMPLETED, False)
 
 
@@ -337,7 +314,279 @@ async def test_folders_of_unknown_sessions_are_swept(rig: Rig) -> None:
     outside = rig.folder.parent / "outside"
     outside.mkdir()
     (rig.folder / "link").symlink_to(outside)
-    await rig.registry.sweep()
+    async with trio.open_nursery() as nursery:
+        later = Rig(rig.folder, nursery, store=rig.store)
+        await later.registry.recover()
     assert not stray.exists()
     assert outside.exists()
     assert (rig.folder / session_id / "clip.mp4").exists()
+
+
+# ---- what is promised
+
+
+async def test_nothing_is_told_that_is_not_saved(rig: Rig, autojump_clock: trio.testing.MockClock) -> None:
+    rig.store.held = trio.Event()
+    answered = trio.Event()
+
+    async def start() -> None:
+        await rig.registry.start(REQUEST, ALICE)
+        answered.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(start)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not answered.is_set()
+        assert rig.registry.page(0, 10) == []
+        rig.store.held.set()
+    (record,) = rig.registry.page(0, 10)
+    assert rig.store.records[record.id].started_by == ALICE
+
+    rig.store.held = trio.Event()
+    (await rig.workers.wait_started(1)).end()
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.state(record.id) is State.RUNNING
+    rig.store.held.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.state(record.id) is State.COMPLETED
+
+    await trio.sleep(3599.5)
+    rig.store.held = trio.Event()
+    await trio.sleep(1)
+    assert rig.state(record.id) is State.COMPLETED
+    rig.store.held.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.state(record.id) is State.REMOVED
+
+
+async def test_no_session_is_listed_before_one_with_a_lower_number(rig: Rig) -> None:
+    slow, rig.store.held = trio.Event(), trio.Event()
+    slow = rig.store.held
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.registry.start, REQUEST)
+        await trio.testing.wait_all_tasks_blocked()
+        rig.store.held = None
+        second = await rig.registry.start(REQUEST)
+        assert second.number == 2
+        assert rig.registry.page(0, 10) == []
+        slow.set()
+    assert [record.number for record in rig.registry.page(0, 10)] == [1, 2]
+    for worker in (await rig.workers.wait_started(1), await rig.workers.wait_started(2)):
+        worker.end()
+
+
+async def test_the_audit_says_who_did_what(rig: Rig) -> None:
+    session_id, worker = await rig.start(ALICE)
+    worker.write("clip.mp4", b"data")
+    await rig.registry.stop(session_id, BOB)
+    await rig.registry.stop(session_id, BOB)  # which does nothing any more
+    await rig.registry.note_download(session_id, "clip.mp4 from byte 0", ALICE)
+    await rig.registry.destroy(session_id, BOB)
+    assert [(entry.what, entry.who.name, entry.detail) for entry in rig.store.audit] == [
+        ("start", "alice", ""),
+        ("stop", "bob", ""),
+        ("end", "the server", "1 file(s)"),
+        ("download", "alice", "clip.mp4 from byte 0"),
+        ("remove", "bob", "all of it"),
+    ]
+
+
+async def test_a_destruction_that_has_begun_goes_on_without_its_caller(rig: Rig) -> None:
+    session_id, worker = await rig.start()
+    worker.obeys = False
+    with trio.move_on_after(0):
+        await rig.registry.destroy(session_id)
+    worker.end()
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.registry.page(0, 10) == []
+    assert rig.store.records == {}
+
+
+async def test_a_stopped_session_never_has_its_turn(tmp_path: Path, nursery: trio.Nursery) -> None:
+    rig = Rig(tmp_path / "sessions", nursery, turns=Turns(1, 5))
+    _, worker = await rig.start()
+    waiting = await rig.registry.start(REQUEST)
+    assert waiting.state is State.QUEUED
+    record = await rig.registry.stop(waiting.id)
+    assert (record.state, record.succeeded, record.reason) == (
+        State.COMPLETED,
+        False,
+        "stopped before its turn came",
+    )
+    worker.end()
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(rig.workers.workers) == 1
+
+
+async def test_closing_stops_those_that_wait_too(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        rig = Rig(tmp_path / "sessions", nursery, turns=Turns(1, 5))
+        await rig.start()
+        for _ in range(5):
+            await rig.registry.start(REQUEST)
+        await rig.registry.close()
+    assert [record.state for record in rig.registry.page(0, 10)] == [State.COMPLETED] * 6
+    assert len(rig.workers.workers) == 1
+
+
+async def test_a_session_that_waits_for_ever_is_stopped_when_nobody_asks(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    rig = Rig(tmp_path / "sessions", nursery, turns=Turns(1, 5))
+    nursery.start_soon(rig.registry.deadlines.reap, rig.registry.expire)
+    running, _ = await rig.start()
+    waiting = await rig.registry.start(REQUEST)
+    await trio.sleep(1799)
+    rig.registry.get(running)
+    await trio.sleep(2)
+    assert (rig.state(running), rig.state(waiting.id)) == (State.RUNNING, State.COMPLETED)
+    rig.workers.workers[0].end()
+
+
+# ---- the disk
+
+
+async def test_what_does_not_fit_is_refused_and_takes_nothing(tmp_path: Path, nursery: trio.Nursery) -> None:
+    rig = Rig(tmp_path / "sessions", nursery, budget=Budget(max_total=100))
+    rig.disk.survey = Survey(need=60)
+    _, worker = await rig.start()
+    for _ in range(3):
+        with refused(Kind.EXHAUSTED, "needs about 60 bytes; results may take 100 bytes, and 0 bytes are kept and 60"):
+            await rig.registry.start(REQUEST)
+    assert len(rig.registry.page(0, 10)) == 1
+    worker.write("clip.mp4", bytes(50))
+    worker.end()
+    await trio.testing.wait_all_tasks_blocked()
+    with refused(Kind.EXHAUSTED, "50 bytes are kept and 0 bytes promised"):
+        await rig.registry.start(REQUEST)
+    await rig.registry.destroy(rig.registry.page(0, 1)[0].id)
+    _, worker = await rig.start()
+    worker.end()
+
+
+async def test_a_full_queue_gives_back_what_was_promised_of_the_disk(tmp_path: Path, nursery: trio.Nursery) -> None:
+    rig = Rig(tmp_path / "sessions", nursery, turns=Turns(1, 0), budget=Budget(max_total=100))
+    rig.disk.survey = Survey(need=40)
+    session_id, _ = await rig.start()
+    for _ in range(5):
+        with refused(Kind.EXHAUSTED, "1 sessions are running, and at most 1 may"):
+            await rig.registry.start(REQUEST)
+    await rig.registry.destroy(session_id)
+    _, worker = await rig.start()
+    worker.end()
+
+
+async def test_a_full_disk_refuses_new_sessions_and_those_that_run_end_when_there_is_room(
+    rig: Rig, autojump_clock: trio.testing.MockClock
+) -> None:
+    session_id, worker = await rig.start()
+    rig.store.fails = FULL
+    worker.open_part("clip.mp4")
+    with refused(Kind.EXHAUSTED, "the disk is full"):
+        await rig.registry.start(REQUEST)
+    await trio.testing.wait_all_tasks_blocked()
+    assert [path.name for path in rig.folder.iterdir()] == [session_id]
+    worker.write("clip.mp4", b"data")
+    worker.end()
+    await trio.sleep(60)
+    assert rig.registry.get(session_id).state is State.RUNNING
+    rig.store.fails = None
+    await trio.sleep(6)
+    record = rig.registry.get(session_id)
+    assert (record.state, len(record.files)) == (State.COMPLETED, 1)
+
+
+async def test_a_server_that_ends_does_not_wait_for_room(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        rig = Rig(tmp_path / "sessions", nursery)
+        session_id, _ = await rig.start()
+        rig.store.fails = FULL
+        with trio.move_on_after(30):
+            await rig.registry.close()
+    assert rig.store.records[session_id].state.is_running  # the next one completes it
+
+
+async def test_purging_makes_room_on_a_full_disk(rig: Rig, autojump_clock: trio.testing.MockClock) -> None:
+    session_id = await rig.complete("clip.mp4")
+    rig.store.fails = FULL
+    await trio.sleep(3601)
+    assert not (rig.folder / session_id).exists()
+    assert rig.state(session_id) is State.COMPLETED  # nobody is told of what is not saved
+    with (
+        refused(Kind.NOT_FOUND, "has no file"),
+        rig.registry.lease(session_id, "clip.mp4", on_lost=lambda: None),
+    ):
+        pass
+    rig.store.fails = None
+    await trio.sleep(6)
+    assert rig.state(session_id) is State.REMOVED
+
+
+async def test_a_row_that_cannot_be_removed_yet_is_removed_later(
+    rig: Rig, autojump_clock: trio.testing.MockClock
+) -> None:
+    session_id = await rig.complete("clip.mp4")
+    rig.store.fails = FULL
+    with refused(Kind.EXHAUSTED, "the disk is full"):
+        await rig.registry.destroy(session_id)
+    assert rig.state(session_id) is State.COMPLETED
+    rig.store.fails = None
+    await rig.registry.destroy(session_id)
+    assert rig.store.records == {}
+
+
+@pytest.mark.parametrize("moment", ["start", "end", "purge", "destroy", "download"])
+async def test_a_store_that_fails_for_good_ends_the_server(
+    tmp_path: Path, moment: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def serve(rig: Rig, nursery: trio.Nursery) -> None:
+        nursery.start_soon(rig.registry.deadlines.reap, rig.registry.expire)
+        session_id, worker = await rig.start()
+        if moment != "end":
+            worker.end()
+            await trio.testing.wait_all_tasks_blocked()
+        rig.store.fails = BROKEN
+        worker.end()
+        if moment not in ("end", "purge"):
+            with refused(Kind.UNAVAILABLE, "the disk is broken"):
+                match moment:
+                    case "start":
+                        await rig.registry.start(REQUEST)
+                    case "destroy":
+                        await rig.registry.destroy(session_id)
+                    case "download":
+                        await rig.registry.note_download(session_id, "", ALICE)
+        await trio.sleep_forever()
+
+    with pytest.raises(BaseExceptionGroup) as caught:  # the nursery is what raises
+        async with trio.open_nursery() as nursery:
+            await serve(Rig(tmp_path / "sessions", nursery), nursery)
+    assert caught.value.split(StoreError)[1] is None
+
+
+async def test_ten_thousand_sessions_are_purged_when_it_is_time(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    store = MemoryStore()
+    async with trio.open_nursery() as nursery:
+        rig = Rig(tmp_path / "sessions", nursery, store=store)
+        rng = random.Random(7)
+        due: dict[str, float] = {}
+        for number in range(1, 10_001):
+            record = replace(COMPLETED, id=f"s{number}", number=number)
+            store.records[record.id] = record
+        await rig.registry.recover()
+        begin = trio.current_time()
+        for session_id in store.records:
+            due[session_id] = begin + 3600
+        nursery.start_soon(rig.registry.deadlines.reap, rig.registry.expire)
+        for session_id in rng.sample(sorted(due), 5000):
+            await trio.sleep(rng.random() * 0.5)
+            rig.registry.get(session_id)
+            due[session_id] = trio.current_time() + 3600
+        await trio.sleep(8000)
+        removed = {entry.session_id: entry.at_us / 1e6 for entry in store.audit}
+        assert removed == pytest.approx(due, abs=1e-3)
+        nursery.cancel_scope.cancel()

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from tools.benchmarks import harness, transport
-from tools.benchmarks.harness import BenchError, Row, note
+from tools.benchmarks.harness import NO, BenchError, Row, note
 
 
 def main() -> None:
@@ -24,30 +24,40 @@ def main() -> None:
     parts = list(transport.PARTS) if arguments.part == "all" else [arguments.part]
     machine = harness.describe_machine()
     begin = time.monotonic()
+    failed = False
     rows: list[Row] = []
     try:
         with transport.open_bench(arguments.rounds) as bench:
+            if not arguments.profile:
+                _print_header(machine, arguments.rounds)
             for part in parts:
-                if arguments.profile:
-                    print(transport.profile(bench, part))
-                else:
-                    rows += transport.PARTS[part](bench)
-    except BenchError as error:
-        raise SystemExit(f"tools/bench: {error}") from None
+                try:
+                    if arguments.profile:
+                        print(transport.profile(bench, part))
+                        continue
+                    found = transport.PARTS[part](bench)
+                except BenchError as error:
+                    failed = True
+                    note(f"tools/bench {part}: {error}")
+                    continue
+                rows += found
+                print(f"\n{harness.table(found)}", flush=True)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    if arguments.profile:
-        return
-    for name, text in machine.items():
-        print(f"{name}: {text}")
-    print(f"{arguments.rounds} rounds; medians, and the range of the rounds' ratios in brackets\n")
-    print(harness.table(rows))
-    missed = [row.what for row in rows if row.must is not None and row.verdict == "**no**"]
-    print(f"\nNot reached: {'; '.join(missed)}" if missed else "\nEvery bound that was measured is reached")
-    note(f"({time.monotonic() - begin:.0f} s)")
+    if rows:
+        missed = [f"{row.what}, {row.unit}" for row in rows if row.verdict == NO]
+        print(f"\nNot reached: {'; '.join(missed)}" if missed else "\nEvery bound that was measured is reached")
     if arguments.json:
         records = {"machine": machine, "rounds": arguments.rounds, "rows": [row.record() for row in rows]}
         arguments.json.write_text(json.dumps(records, indent=1) + "\n")
+    note(f"({time.monotonic() - begin:.0f} s)")
+    raise SystemExit(failed)
+
+
+def _print_header(machine: dict[str, str], rounds: int) -> None:
+    for name, text in machine.items():
+        print(f"{name}: {text}")
+    print(f"{rounds} rounds; medians, and in brackets the range over the rounds", flush=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -206,6 +206,7 @@ def interleave(
 
 
 Better = Literal["more", "less"]
+NO = "**no**"
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ class Row:
             return ""
         if self._reaches(self.aim):
             return "aim"
-        return "must" if self._reaches(self.must) else "**no**"
+        return "must" if self._reaches(self.must) else NO
 
     def _reaches(self, bound: float | None) -> bool:
         if bound is None:

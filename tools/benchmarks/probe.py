@@ -27,8 +27,9 @@ _ACK = _END_STREAM = 0x1
 _END_HEADERS = 0x4
 _INITIAL_WINDOW_SIZE = 4
 _CANCEL = 8
+_DEFAULT_WINDOW = 65_535
 _WINDOW = 1 << 24
-_PATIENCE_S = 5.0
+_PATIENCE_S = 2.0
 _MAX_WAITING = 64
 """Calls under way at a time; servers commonly take 100."""
 
@@ -62,7 +63,9 @@ class Probe:
         self._bodies: dict[int, bytearray] = {}
         self._received = bytearray()
         self.seconds: list[float] = []
-        settings = struct.pack("!HL", _INITIAL_WINDOW_SIZE, _WINDOW)
+        # A call that is given up after its first message should not have much more on its way.
+        window = _DEFAULT_WINDOW if first_message else _WINDOW
+        settings = struct.pack("!HL", _INITIAL_WINDOW_SIZE, window)
         self._socket.sendall(
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
             + frame(_SETTINGS, 0, 0, settings)

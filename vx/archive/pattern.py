@@ -7,8 +7,8 @@
 read into the fields known so far. A name that contradicts what the levels above said is not a recording. Times in names
 are in an IANA time zone, times that come out are integer microseconds since 1970-01-01 UTC.
 
-Where a local time happens twice (the end of summer time), a name is read as the first of the two. A directory's span
-takes in both, so that looking for a time never skips a directory that may hold it.
+Where a local time happens twice (the end of summer time), a name has two readings. A directory's span takes in both, so
+that looking for a time never skips a directory that may hold it; which one holds, only the file can tell.
 """
 
 from __future__ import annotations
@@ -106,14 +106,24 @@ class NamePattern:
         )
 
     def start_us(self, fields: Fields, zone: ZoneInfo) -> int | None:
-        """When the recording with these fields began, or None where they are no time (February 30th, hour 25)."""
+        """When the recording with these fields began, or None where they are no time (February 30th, hour 25).
+
+        Of a local time that happens twice, the first one.
+        """
+        return self._reading_us(fields, zone, 0)
+
+    def second_reading_us(self, fields: Fields, zone: ZoneInfo) -> int | None:
+        """The same, but of a local time that happens twice the second one."""
+        return self._reading_us(fields, zone, 1)
+
+    def _reading_us(self, fields: Fields, zone: ZoneInfo, fold: int) -> int | None:
         fraction = fields.get("f", 0)
         if "s" in fields:
             return fields["s"] * 1_000_000 + fraction
         date = _date(fields)
         if date is None:
             return None
-        minute = _minute_us(*date, fields["H"], fields["M"], fields.get("z"), zone)
+        minute = _minute_us(*date, fields["H"], fields["M"], fields.get("z"), zone, fold)
         if minute is None or fields["S"] > 60:
             return None
         return minute + fields["S"] * 1_000_000 + fraction
@@ -264,14 +274,14 @@ def _date(fields: Fields) -> tuple[int, int, int] | None:
 
 @lru_cache(maxsize=4096)
 def _minute_us(
-    year: int, month: int, day: int, hour: int, minute: int, offset_s: int | None, zone: ZoneInfo
+    year: int, month: int, day: int, hour: int, minute: int, offset_s: int | None, zone: ZoneInfo, fold: int
 ) -> int | None:
     """A local minute in microseconds since 1970; recordings of one minute share the work."""
     try:
         local = datetime(year, month, day, hour, minute)
         if offset_s is not None:
             return from_datetime(_utc(local, timedelta(seconds=offset_s)))
-        return from_datetime(local.replace(tzinfo=zone))
+        return from_datetime(local.replace(tzinfo=zone, fold=fold))
     except (ValueError, OverflowError):
         return None
 

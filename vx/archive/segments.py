@@ -3,11 +3,14 @@
 Only directories whose names leave the range possible are listed. The recording that covers the begin of a range is the
 last one that began at or before it; it may be arbitrarily long ago (a camera that was off, a file of a whole day), so
 directories are gone through backwards, newest first, until it is found.
+
+A range is looked through in stretches, so that the first recording of a month of them is known at once.
 """
 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
@@ -15,6 +18,8 @@ from zoneinfo import ZoneInfo
 from vx.archive.pattern import EVERYTHING, Fields, NamePattern
 
 _TIE_US = 1
+_FIRST_STRETCH_US = 300_000_000
+_HOUR_US = 3_600_000_000
 
 
 @dataclass(frozen=True, order=True)
@@ -49,17 +54,25 @@ class Recordings:
     zone: ZoneInfo
     _notes: list[str] = field(default_factory=list)
     _listed: dict[str, list[str]] = field(default_factory=dict)
-    """What each directory held, within one call: the two looks of `find` meet in the same directories."""
+    """What each directory held, sorted, within one search: its looks meet in the same directories."""
 
-    def find(self, start_us: int, end_us: int) -> Found:
-        """All that can hold something of start <= t < end: those that begin in it, and the last one at or before it.
+    def find(self, start_us: int, end_us: int) -> Iterator[Found]:
+        """All that can hold something of start <= t < end: the last one at or before it, and those that begin in it.
 
-        Whether that last one reaches into the range only its content can tell.
+        In the order of their start, as far as they are known; a note comes once. Whether the first one reaches into
+        the range only its content can tell.
         """
+        told: set[str] = set()
         first = self._last_before(start_us + _TIE_US)
-        segments = [] if first is None else [first]
-        segments += self._between(start_us + _TIE_US, end_us)
-        return self._found(segments)
+        listed = self._listed  # `last_before` may be asked in between
+        yield self._found([] if first is None else [first], told)
+        begin_us, stretch_us = start_us + _TIE_US, _FIRST_STRETCH_US
+        while begin_us < end_us:
+            until_us = min(begin_us + stretch_us, end_us)
+            self._listed = listed
+            found = self._between(begin_us, until_us)
+            yield self._found(found, told)
+            begin_us, stretch_us = until_us, 2 * stretch_us
 
     def last_before(self, moment_us: int) -> Found:
         """The last recording that began before `moment_us`, if there is any: for going further back, step by step."""
@@ -70,11 +83,13 @@ class Recordings:
         """All that begin in start <= t < end, without the one before."""
         return self._found(self._between(start_us, end_us))
 
-    def _found(self, segments: list[Segment]) -> Found:
-        found = Found(tuple(segments), tuple(self._notes))
-        self._notes.clear()
-        self._listed.clear()
-        return found
+    def _found(self, segments: list[Segment], told: set[str] | None = None) -> Found:
+        notes = [note for note in self._notes if told is None or note not in told]
+        if told is not None:
+            told.update(notes)
+        self._notes = []
+        self._listed = {}
+        return Found(tuple(segments), tuple(notes))
 
     def _between(self, start_us: int, end_us: int) -> list[Segment]:
         found: list[Segment] = []
@@ -124,7 +139,7 @@ class Recordings:
         bounds = self.pattern.bounds(self.pattern.levels[-1], begin_us, end_us, self.zone)
         if bounds is not None:
             low, high = bounds
-            names = [name for name in names if low <= name < high]
+            names = names[bisect_left(names, low) : bisect_left(names, high)]
         yield from self._read(directory, names)
 
     def _newest_first(self, directory: _Directory, moment_us: int) -> Iterator[Segment]:
@@ -153,8 +168,13 @@ class Recordings:
         for name in names:
             fields = level.read(name, directory.fields)
             start_us = None if fields is None else self.pattern.start_us(fields, self.zone)
-            if start_us is not None:
-                yield Segment(start_us, _join(directory.path, name))
+            if fields is None or start_us is None:
+                continue
+            path = _join(directory.path, name)
+            later_us = self.pattern.second_reading_us(fields, self.zone)
+            if later_us is not None and later_us > start_us and _closed_within_an_hour_of(later_us, path):
+                start_us = later_us
+            yield Segment(start_us, path)
 
     def _names(self, directory: _Directory) -> list[str]:
         names = self._listed.get(directory.path)
@@ -164,7 +184,7 @@ class Recordings:
 
     def _list(self, path: str) -> list[str]:
         try:
-            return os.listdir(path)  # noqa: PTH208 - names alone: a Path for each of 100,000 takes a second
+            return sorted(os.listdir(path))  # noqa: PTH208 - names alone: a Path for each of 100,000 takes a second
         except NotADirectoryError:
             return []  # a file between the directories is somebody else's
         except FileNotFoundError:
@@ -175,6 +195,19 @@ class Recordings:
         except OSError as error:
             self._notes.append(f"{path}: can't be listed: {error.strerror}")
             return []
+
+
+def _closed_within_an_hour_of(start_us: int, path: str) -> bool:
+    """Whether the file was last written to in the hour from `start_us` on.
+
+    Of a local time that happens twice, an hour apart, this tells a short recording's reading. A file whose time is
+    elsewhere (it is longer, or a copy) tells nothing.
+    """
+    try:
+        written_us = os.stat(path).st_mtime_ns // 1000  # noqa: PTH116
+    except OSError:
+        return False
+    return start_us <= written_us < start_us + _HOUR_US
 
 
 def _join(directory: str, name: str) -> str:

@@ -1,10 +1,44 @@
-"""A clip: packets of one camera's recordings, copied into one file, or several where one can't hold them."""
+"""A clip: packets of cameras' recordings, written into one file, or several where one can't hold them.
+
+Each source has a pipeline of its own, pulled by the writer in the writer's thread:
+
+    Reader (a thread) -> stage -> stage -> Feed -> writer
+
+A stage is a generator (`reading.Stage`): it takes the messages of the one before it and yields messages of the same
+kind. `_pipeline` puts a source's stages together, in this order: transcode what has to be, cut exactly, leave out what
+the container can't hold.
+
+- `Begin` says what follows: `video` and `audio` are Tracks (a template stream with the codec's parameters, its
+  extradata, its time base). The writer opens a file with them and starts a new one when a `key` changes, so a stage
+  that re-encodes yields a Begin with a Track of its own, the same (equal key) for every segment it encodes alike, and
+  drops `audio` (None) or replaces it just so. It may leave either as it is, segment by segment.
+- `Packets` belong to the last Begin, in decoding order, picture and sound mixed. pts and dts count in the Track's ticks
+  from the Begin's `origin_us`; both, the duration, `time_base` and `is_keyframe` must be set. A packet made here gets
+  its `stream_index` by `assign_stream`: `Begin.video_index` for the picture, any other for sound.
+- The reader hands over from the key frame at or before the start of the range, and at its end up to what the last
+  frames are predicted from. A stage that decodes keeps to `Begin.wanted_us`. What it passes undecoded it leaves whole:
+  the exact cut behind it does that.
+- A Begin may come without the one before it having been at its end (a gap, a change of form, the next range of a mask):
+  a stage that holds frames back yields them before it yields the new Begin. `placement.join` is CONTIGUOUS where the
+  segment goes on without a hole, and then an encoder may go on too (yielding the new Begin first and counting from its
+  origin).
+- A clock other than the wall clock (time lapse): origins and packets run on the clip's clock, which is then the
+  stage's, and `Begin.to_wall` leads back for what is reported.
+- The messages end with the source, or at once on StopSession: flush what is held and return. `GeneratorExit` means
+  that the file has failed: let go.
+- Notes for people go through the `note` that the stage was made with; a VxError ends the export and keeps what is
+  written.
+
+The writer takes from the source whose next packets are the earliest. Where a new file has to begin (another form, a
+gap, a clock set back, the size), the other sources first finish their groups of pictures in the old one, so that every
+track begins with a key frame and nothing is lost or doubled.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from zoneinfo import ZoneInfo
 
 from vx.archive.pattern import NamePattern
@@ -12,21 +46,28 @@ from vx.archive.segments import Recordings
 from vx.errors import Kind, VxError
 from vx.jobs import ClipJob, Ended, FileDone, FileOpened, Link, Note, Progress, Source
 from vx.media import muxing, plan, results, salvage
+from vx.media.avi import AviFile
+from vx.media.clipfile import ClipFile
+from vx.media.cutting import exact_cut
+from vx.media.feeding import Chunk, Feed, TooLargeError
 from vx.media.muxing import ResultFile
-from vx.media.plan import Budget, GroupStart, Join, TrackClock
-from vx.media.reading import Begin, Packets, Reader, TimedPacket, describe_range
+from vx.media.plan import Budget, Join
+from vx.media.reading import Begin, Message, Reader, Stage, describe_range
+from vx.media.transcode import transcoding
 from vx.timestamps import format_timestamp, to_datetime
 
 PROGRESS_INTERVAL_S = 0.25
 
 
 def export_clip(job: ClipJob, link: Link) -> Ended:
-    """Export each source on its own, one after the other. VxError where the results can't be written."""
+    """Export all sources into one file, or each on its own, one after the other. VxError where it can't be written."""
+    apart = job.discrete or job.container == "avi"
+    together = [(source,) for source in job.sources] if apart else [job.sources]
     files = 0
-    for source in job.sources:
+    for sources in together:
         if link.stopping.is_set():
             break
-        files += _Copy(job, source, link).run()
+        files += _Clip(job, sources, link).run()
     if files:
         return Ended(succeeded=True)
     if link.stopping.is_set():
@@ -37,161 +78,225 @@ def export_clip(job: ClipJob, link: Link) -> Ended:
     )
 
 
-_Item = tuple[TimedPacket, Begin]
-_Group = list[_Item]
-"""Packets that must stay in one file: from a key frame up to the next at which a file may begin."""
+def _pipeline(
+    job: ClipJob, messages: Iterator[Message], note: Callable[[str], None], stopping: Callable[[], bool]
+) -> Iterator[Message]:
+    """The stages of one source."""
+    stages: list[Stage] = [transcoding(job, note, stopping)]
+    if job.cut == "exact":
+        stages.append(lambda messages: exact_cut(messages, note))
+    for stage in stages:
+        messages = stage(messages)
+    return messages
 
 
-class _Copy:
-    """The copy of one source: the writer's side. Owns the file under way."""
+class _Lane:
+    """One source of the clip: its reader, and what was told about it."""
 
     def __init__(self, job: ClipJob, source: Source, link: Link) -> None:
-        self._job = job
-        self._source = source
+        self.source = source
+        self.ranges_us = source.ranges_us or ((job.start_us, job.end_us),)
         self._link = link
-        self._file: _File | None = None
-        self._groups = _Groups() if job.max_file_size else None
-        self._load: _Load | None = None
+        self._told_until_us = 0
+        recordings = Recordings(NamePattern.parse(source.pattern), ZoneInfo(source.timezone))
+        self.reader = Reader(
+            recordings,
+            self.ranges_us,
+            video=source.video,
+            audio=None if job.reject_audio else source.audio,
+            note=self.warn,
+        )
+        messages = _pipeline(job, iter(self.reader), self.warn, link.stopping.is_set)
+        self.feed = Feed(messages, job.max_file_size)
+
+    def warn(self, text: str) -> None:
+        """Tell of what is wrong. Callable from any thread."""
+        self._link.send(Note(level="warning", text=f"{self.source.name}: {text}"))
+
+    def tell_gap(self, recorded_until_us: int, segment: Begin | None) -> None:
+        """Tell of what wasn't recorded between the last frame and this segment (None: the end of the last range)."""
+        if segment is None:
+            begin_us, end_us = self.ranges_us[-1]
+        else:
+            begin_us, end_us = segment.wanted_us[0], segment.wall_us(segment.origin_us)
+        begin_us = max(begin_us, recorded_until_us)
+        if end_us - begin_us > plan.GAP_WORTH_A_NOTE_US:
+            text = f"{self.source.name}: nothing was recorded from {describe_range(begin_us, end_us)}"
+            self._link.send(Note(level="info", text=text))
+
+
+class _Clip:
+    """The writer's side of a clip of some sources. Owns the file under way."""
+
+    def __init__(self, job: ClipJob, sources: tuple[Source, ...], link: Link) -> None:
+        self._job = job
+        self._link = link
+        self._lanes = [_Lane(job, source, link) for source in sources]
+        self._name = ", ".join(source.name for source in sources)
+        self._file: ClipFile | None = None
         self._files = 0
-        self._entered: Begin | None = None
-        self._left_out: set[object] = set()
-        self._recorded_until_us = job.start_us
+        self._recorded_until_us = [lane.ranges_us[0][0] for lane in self._lanes]
         self._next_progress = 0.0
 
     def run(self) -> int:
-        """Copy until the end of the range, or until stopped; returns how many files were made."""
-        recordings = Recordings(NamePattern.parse(self._source.pattern), ZoneInfo(self._source.timezone))
-        reader = Reader(
-            recordings, self._job.start_us, self._job.end_us, audio=not self._job.reject_audio, note=self._warn
-        )
-        self._link.call_on_stop(reader.abandon)
-        reader.start()
-        segment: Begin | None = None
+        """Write until the end of the range, or until stopped; returns how many files were made."""
+        for lane in self._lanes:
+            self._link.call_on_stop(lane.reader.abandon)
+            lane.reader.start()
         try:
-            for message in reader:
-                if isinstance(message, Begin):
-                    segment = self._begin(message, segment)
-                elif segment is not None:
-                    self._take(message, segment)
-                    self._report_progress()
-            if self._groups is not None:
-                self._write_groups(self._groups.flush())
+            self._write_all()
             self._finish_file()
         except VxError:
             self._keep_what_is_readable()
             raise
         finally:
-            reader.abandon()
+            for lane in self._lanes:
+                lane.reader.abandon()
         if self._files and not self._link.stopping.is_set():
-            self._tell_gap(self._job.end_us)
+            for lane, recorded_until_us in zip(self._lanes, self._recorded_until_us, strict=True):
+                lane.tell_gap(recorded_until_us, None)
         return self._files
 
-    def _begin(self, segment: Begin, previous: Begin | None) -> Begin:
-        audio = segment.audio
-        if audio is not None and not muxing.supports(self._job.container, audio):
-            if audio.key not in self._left_out:
-                self._left_out.add(audio.key)
-                codec = audio.template.codec_context.name
-                self._warn(f"{segment.name}: {self._job.container} can't hold its sound ({codec}); it is left out")
-            segment = dataclasses.replace(segment, audio=None)
+    def _write_all(self) -> None:
+        try:
+            while (number := self._next()) is not None:
+                chunk = self._lanes[number].feed.take()
+                assert chunk is not None, "it was just looked at"
+                self._take(number, chunk)
+                self._report_progress()
+        except TooLargeError as error:
+            raise self._too_small(error.begins_us, error.payload) from None
+
+    def _next(self) -> int | None:
+        """The source whose next packets are the earliest; None: all are at their end."""
+        if len(self._lanes) == 1:
+            return None if self._lanes[0].feed.peek() is None else 0
+        heads = ((lane.feed.peek(), number) for number, lane in enumerate(self._lanes))
+        return min(((chunk.begins_us, number) for chunk, number in heads if chunk is not None), default=(0, None))[1]
+
+    def _take(self, number: int, chunk: Chunk) -> None:
+        if chunk.opens:
+            self._tell(number, chunk.segment)
+        if self._file is not None and self._needs_another_file(self._file, number, chunk):
+            for other, lane in enumerate(self._lanes):
+                if other != number and self._file.sources[other] is not None:
+                    for rest in lane.feed.rest_of_group():
+                        self._file.write(other, rest)
+            self._finish_file()
+        if self._file is None:
+            self._file = self._open(number, chunk)
+        if self._file is not None:
+            try:
+                self._file.write(number, chunk)
+            except muxing.RefusedError as error:
+                self._lanes[number].warn(f"{chunk.segment.name}: {error}; a new file goes on behind it")
+                self._keep_what_is_readable()
+
+    def _needs_another_file(self, file: ClipFile, number: int, chunk: Chunk) -> bool:
+        if chunk.load is not None and not chunk.load.fits(file.budget):
+            return True
+        if not chunk.opens:
+            return False
+        segment = chunk.segment
+        if not file.can_hold(number, segment):
+            if segment.placement.join is not Join.OVERLAP:
+                text = f"{segment.name}: its picture or sound is of another form; a new file begins with it"
+                self._lanes[number].warn(text)
+            return True
+        gap_us = chunk.begins_us - file.end_us
+        if not file.bridges(segment, gap_us):
+            return True
+        if self._job.gaps == "keep" or gap_us <= self._job.gap_us:
+            return False
+        if self._job.gaps == "split":
+            return True
+        file.close_gap(gap_us)
+        return False
+
+    def _tell(self, number: int, segment: Begin) -> None:
+        lane = self._lanes[number]
         if segment.placement.join is Join.OVERLAP:
-            self._warn(f"{segment.name}: it begins before the recording ahead of it ends; a new file begins with it")
-        if self._groups is not None and not (previous is not None and _continues(segment, previous)):
-            self._write_groups(self._groups.flush())
-        return segment
+            lane.warn(f"{segment.name}: it begins before the recording ahead of it ends; a new file begins with it")
+        self._note_ends()
+        if segment.placement.join is not Join.CONTIGUOUS:
+            lane.tell_gap(self._recorded_until_us[number], segment)
 
-    def _take(self, message: Packets, segment: Begin) -> None:
-        video_index = segment.video_index
-        if segment.audio is None:
-            packets = [packet for packet in message.packets if packet.stream_index == video_index]
-        else:
-            packets = message.packets
-        if self._groups is None:
-            for packet in packets:
-                self._write(packet, segment, packet.stream_index == video_index)
-            return
-        for packet in packets:
-            self._groups.add(packet, segment)
-            self._write_groups(self._groups.complete())
-            if self._groups.payload > self._job.max_file_size:  # don't gather in memory what will never fit
-                begins_us, payload = self._groups.begins_us, self._groups.payload
-                self._write_groups(self._groups.give_up())
-                raise self._too_small(begins_us, payload)
-
-    def _write_groups(self, groups: list[_Group]) -> None:
-        for group in groups:
-            self._load = _Load.of(group)
-            if self._file is not None and not self._load.fits(self._file.budget):
-                self._finish_file()
-            for packet, segment in group:
-                self._write(packet, segment, packet.stream_index == segment.video_index)
-            if self._file is not None:
-                self._file.budget.take(self._load.cost(self._file.budget))
-
-    def _write(self, packet: TimedPacket, segment: Begin, video: bool) -> None:
-        if segment is not self._entered:
-            self._enter(segment)
+    def _note_ends(self) -> None:
+        """Remember up to when each source's frames in the file are shown."""
         file = self._file
         if file is None:
-            if not video or not packet.is_keyframe:
-                return  # a file begins with a key frame
-            file = self._open(packet, segment)
-        if video:
-            file.write_video(packet)
+            return
+        for number, tracks in enumerate(file.sources):
+            if tracks is not None and tracks.entered:
+                until_us = tracks.segment.wall_us(file.to_clip(tracks.shown_until_us))
+                self._recorded_until_us[number] = until_us
+
+    def _open(self, number: int, chunk: Chunk) -> ClipFile | None:
+        """A file that begins with this chunk; None where it holds no key frame."""
+        if chunk.first_key_us() is None:
+            return None
+        heads = [chunk if other == number else lane.feed.peek() for other, lane in enumerate(self._lanes)]
+        keys = [(at, head.segment) for head in heads if head is not None and (at := head.first_key_us()) is not None]
+        begin_us, first = min(keys, key=lambda key: key[0])
+        segments = [None if head is None else head.segment for head in heads]
+        first_us = first.wall_us(begin_us)
+        tracks = []
+        for lane, segment in zip(self._lanes, segments, strict=True):
+            if segment is not None:
+                if not muxing.supports(self._job.container, segment.video):
+                    codec = segment.video.template.codec_context.name
+                    text = f"{segment.name}: {self._job.container} can't hold its video ({codec})"
+                    raise VxError(Kind.UNSUPPORTED, text)
+                tracks += [(t, lane.source.name) for t in (segment.video, segment.audio) if t is not None]
+        metadata = self._metadata(first_us)
+        budget = Budget(self._job.max_file_size, muxing.overhead(self._job.container, tracks, metadata))
+        if chunk.load is not None and not chunk.load.fits(budget):
+            raise self._too_small(first_us, budget.overhead.fixed + chunk.load.cost(budget))
+        part = results.plan_file(self._job.folder, self._name, self._job.container, first_us)
+        if self._job.container == "avi":
+            result: ResultFile = AviFile(self._job.folder, part, tracks, metadata)
         else:
-            file.write_audio(packet)
+            result = ResultFile(self._job.folder, part, self._job.container, tracks, metadata)
+        self._link.send(FileOpened(part=part))
+        return ClipFile(result, segments, begin_us, budget)
 
-    def _enter(self, segment: Begin) -> None:
-        self._entered = segment
-        file = self._file
-        if file is not None:
-            self._recorded_until_us = file.end_us
-        self._tell_gap(segment.placement.origin_us)
-        if file is None:
-            return
-        if file.can_go_on_with(segment):
-            file.go_on_with(segment)
-            return
-        if segment.placement.join is not Join.OVERLAP:
-            self._warn(f"{segment.name}: its picture or sound is of another form; a new file begins with it")
-        self._finish_file()
-
-    def _open(self, key: TimedPacket, segment: Begin) -> _File:
-        first_us = segment.origin_us + segment.video.time_base.us(key.pts)
-        metadata = {
-            "title": self._source.name,
+    def _metadata(self, first_us: int) -> dict[str, str]:
+        """What the file says of itself. MP4 has no tags of its own for most of it, so the description holds all."""
+        ids = [f"{lane.source.id} {lane.source.origin}".strip() for lane in self._lanes]
+        offset = self._job.timezone_min
+        zone = f"UTC{'-' if offset < 0 else '+'}{abs(offset) // 60:02}:{abs(offset) % 60:02}"
+        software = f"vx {version('vx')}"
+        tags = {
+            "title": self._name,
             "comment": self._job.comment,
             "creation_time": to_datetime(first_us).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "software": "vx",
+            "description": f"Camera: {', '.join(ids)}. Time zone: {zone}. Software: {software}.",
         }
-        budget = Budget(
-            self._job.max_file_size, muxing.overhead(self._job.container, segment.video, segment.audio, metadata)
-        )
-        if self._load is not None and not self._load.fits(budget):
-            raise self._too_small(first_us, budget.overhead.fixed + self._load.cost(budget))
-        if not muxing.supports(self._job.container, segment.video):
-            codec = segment.video.template.codec_context.name
-            raise VxError(Kind.UNSUPPORTED, f"{segment.name}: {self._job.container} can't hold its video ({codec})")
-        part = results.plan_file(self._job.folder, self._source.name, self._job.container, first_us)
-        result = ResultFile(
-            self._job.folder, part, self._job.container, segment.video, segment.audio, metadata, self._source.name
-        )
-        self._file = _File(result, segment, key.pts, budget)
-        self._link.send(FileOpened(part=part))
-        return self._file
+        if self._job.container == "mkv":
+            tags |= {"camera_id": ", ".join(ids), "time_zone": zone, "software": software}
+        return tags
 
     def _finish_file(self) -> None:
         file = self._file
         if file is None:
             return
-        self._recorded_until_us = file.end_us
-        size = file.result.close()
+        self._note_ends()
+        last_us = file.last_us
         self._file = None
+        try:
+            size = file.result.close()
+        except muxing.RefusedError as error:
+            self._lanes[0].warn(f"{error}; kept is what can be read of it")
+            self._files += salvage.keep(self._job.folder, file.result.part, self._link)
+            return
+        except VxError:
+            self._file = file
+            raise
         self._files += 1
         part = file.result.part
-        self._link.send(Progress(last_frame_us=file.last_us))
+        self._link.send(Progress(last_frame_us=last_us))
         self._link.send(
-            FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=part.first_us, last_us=file.last_us)
+            FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=part.first_us, last_us=last_us)
         )
 
     def _keep_what_is_readable(self) -> None:
@@ -200,7 +305,7 @@ class _Copy:
         if file is None:
             return
         if file.result.failed:
-            salvage.keep(self._job.folder, file.result.part, self._link)
+            self._files += salvage.keep(self._job.folder, file.result.part, self._link)
         else:
             self._file = file
             self._finish_file()
@@ -211,207 +316,9 @@ class _Copy:
             self._next_progress = now + PROGRESS_INTERVAL_S
             self._link.send(Progress(last_frame_us=self._file.last_us))
 
-    def _tell_gap(self, until_us: int) -> None:
-        if until_us - self._recorded_until_us > plan.GAP_WORTH_A_NOTE_US:
-            gap = describe_range(self._recorded_until_us, until_us)
-            self._link.send(Note(level="info", text=f"{self._source.name}: nothing was recorded from {gap}"))
-
     def _too_small(self, at_us: int, needed: int) -> VxError:
         return VxError(
             Kind.EXHAUSTED,
             f"max_file_size of {self._job.max_file_size} bytes is too small: the pictures from the key frame at "
             f"{format_timestamp(at_us)} up to the next one need {needed} bytes",
         )
-
-    def _warn(self, text: str) -> None:
-        self._link.send(Note(level="warning", text=f"{self._source.name}: {text}"))
-
-
-def _continues(segment: Begin, previous: Begin) -> bool:
-    """Whether both fit into one group of pictures."""
-    return (
-        segment.placement.join is Join.CONTIGUOUS
-        and segment.video.key == previous.video.key
-        and (segment.audio is None or (previous.audio is not None and segment.audio.key == previous.audio.key))
-    )
-
-
-class _File:
-    """A result file with its clocks: takes packets counted from their segment's origin."""
-
-    def __init__(self, result: ResultFile, segment: Begin, first_pts: int, budget: Budget) -> None:
-        self.result = result
-        self.budget = budget
-        self._first_segment = segment
-        self._video_key = segment.video.key
-        self._audio_key = None if segment.audio is None else segment.audio.key
-        source = segment.video.time_base
-        self._video = TrackClock(source, result.video_base, -source.rescale(first_pts, result.video_base))
-        self._audio: TrackClock | None = None
-        self._audio_offset = 0
-        if segment.audio is not None and result.audio_base is not None:
-            self._audio_offset = -source.rescale(first_pts, result.audio_base)
-            self._audio = TrackClock(segment.audio.time_base, result.audio_base, self._audio_offset)
-        self._video_offset = self._video.offset
-        self._needs_key = True
-        self._leading_before: int | None = None
-        self._last_shown = 0
-        self._shown_until = 0
-        self._heard_until = 0
-
-    @property
-    def last_us(self) -> int:
-        """The wall time of the last frame shown."""
-        return self.result.part.first_us + self.result.video_base.us(self._last_shown)
-
-    @property
-    def end_us(self) -> int:
-        """The wall time up to which that frame is shown."""
-        return self.result.part.first_us + self.result.video_base.us(self._shown_until)
-
-    def can_go_on_with(self, segment: Begin) -> bool:
-        """Whether its tracks can hold this segment's."""
-        return (
-            segment.placement.join is not Join.OVERLAP
-            and segment.video.key == self._video_key
-            and (segment.audio is None or segment.audio.key == self._audio_key)
-        )
-
-    def go_on_with(self, segment: Begin) -> None:
-        """The packets of this segment follow."""
-        later_us = segment.origin_us - self._first_segment.origin_us
-        self._video.move(segment.video.time_base, self._video_offset + self.result.video_base.ticks(later_us))
-        if segment.audio is not None and self._audio is not None and self.result.audio_base is not None:
-            self._audio.move(segment.audio.time_base, self._audio_offset + self.result.audio_base.ticks(later_us))
-        self._needs_key = segment.placement.join is Join.GAP
-
-    def write_video(self, packet: TimedPacket) -> None:
-        """Write a picture, unless it can't be decoded because what it is predicted from is missing."""
-        if self._needs_key:
-            if not packet.is_keyframe:
-                return
-            self._needs_key = False
-            self._leading_before = packet.pts
-        elif self._leading_before is not None:
-            if packet.pts < self._leading_before:
-                return
-            self._leading_before = None
-        pts, dts = self._video.times(packet.pts, packet.dts)
-        duration = self._video.source.rescale(packet.duration, self._video.track)
-        self.result.write_video(packet, pts, dts, duration)
-        if pts > self._last_shown:
-            self._last_shown = pts
-        if pts + duration > self._shown_until:
-            self._shown_until = pts + duration
-
-    def write_audio(self, packet: TimedPacket) -> None:
-        """Write sound, unless it was heard already."""
-        clock = self._audio
-        if clock is None:
-            return
-        duration = clock.source.rescale(packet.duration, clock.track)
-        pts = plan.audio_pts(clock.source.rescale(packet.pts, clock.track) + clock.offset, duration, self._heard_until)
-        if pts is None:
-            return
-        self.result.write_audio(packet, pts, duration)
-        self._heard_until = pts + max(duration, 1)
-
-
-@dataclass(frozen=True)
-class _Load:
-    """What a group of pictures weighs."""
-
-    payload: int
-    packets: int
-    lasts_us: int
-
-    @classmethod
-    def of(cls, group: _Group) -> _Load:
-        return cls(
-            payload=sum(packet.size for packet, _ in group),
-            packets=len(group),
-            lasts_us=_wall_us(*group[-1]) - _wall_us(*group[0]),
-        )
-
-    def cost(self, budget: Budget) -> int:
-        return budget.cost(self.payload, self.packets, self.lasts_us)
-
-    def fits(self, budget: Budget) -> bool:
-        return budget.fits(self.cost(budget))
-
-
-class _Groups:
-    """Gathers packets into groups of pictures, each with the sound that belongs to it.
-
-    Sound is stored a little behind its picture: what belongs to a group is found among the packets of the next one, so
-    a group is given out when the next one is complete.
-    """
-
-    def __init__(self) -> None:
-        self._starts = GroupStart()
-        self._ready: list[_Group] = []
-        self._last: _Group | None = None
-        self._open: _Group = []
-        self._key_at: int | None = None
-        self.payload = 0
-        """Bytes of the group that is being gathered."""
-
-    def add(self, packet: TimedPacket, segment: Begin) -> None:
-        """The next packet of the source."""
-        if packet.stream_index == segment.video_index:
-            wall = segment.video.time_base.us(packet.pts) + segment.origin_us
-            if self._starts.closed(wall) and self._key_at:
-                head, self._open = self._open[: self._key_at], self._open[self._key_at :]
-                self._close(head)
-                self.payload = sum(p.size for p, _ in self._open)
-            if packet.is_keyframe:
-                self._starts.key(wall)
-                self._key_at = len(self._open)
-        self._open.append((packet, segment))
-        self.payload += packet.size
-
-    @property
-    def begins_us(self) -> int:
-        """When the group that is being gathered begins."""
-        return _wall_us(*self._open[0])
-
-    def give_up(self) -> list[_Group]:
-        """All but the group that is being gathered."""
-        self._open, self._key_at, self.payload = [], None, 0
-        return self.flush()
-
-    def complete(self) -> list[_Group]:
-        """The groups that nothing can be added to any more."""
-        ready, self._ready = self._ready, []
-        return ready
-
-    def flush(self) -> list[_Group]:
-        """All that was gathered; what follows begins anew."""
-        self._close(self._open)
-        if self._last is not None:
-            self._ready.append(self._last)
-        self._starts = GroupStart()
-        self._last, self._open, self._key_at, self.payload = None, [], None, 0
-        return self.complete()
-
-    def _close(self, group: _Group) -> None:
-        if not group:
-            return
-        if self._last is not None:
-            begins_us = _wall_us(*group[0])
-            late = [item for item in group if _is_sound(item) and _wall_us(*item) < begins_us]
-            if late:
-                self._last += late
-                group = [item for item in group if not _is_sound(item) or _wall_us(*item) >= begins_us]
-            self._ready.append(self._last)
-        self._last = group
-
-
-def _is_sound(item: _Item) -> bool:
-    packet, segment = item
-    return packet.stream_index != segment.video_index
-
-
-def _wall_us(packet: TimedPacket, segment: Begin) -> int:
-    base = packet.time_base
-    return segment.origin_us + plan.TimeBase(base.numerator, base.denominator).us(packet.pts)

@@ -1,4 +1,4 @@
-"""Video files out: one `ResultFile` for each file under way, MP4 or Matroska.
+"""Video files out: one `ResultFile` for each file under way, MP4 or Matroska (and AVI, see vx.media.avi).
 
 MP4 is written in fragments, so that a worker that is killed leaves a readable file, and turned into a flat file when it
 is closed (`hybrid_fragmented`). `delay_moov` matters: without it libavformat writes no edit list, and the tracks of a
@@ -10,6 +10,7 @@ libav crashes when it is used after a failure, so after the first error a file i
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from vx.errors import VxError
 from vx.jobs import Container, PartFile
 from vx.media import results
 from vx.media.plan import Overhead, TimeBase
-from vx.media.reading import TimedPacket, Track, time_base
+from vx.media.reading import Track, time_base
 
-_FORMATS = {"mp4": "mp4", "mkv": "matroska"}
+_FORMATS = {"mp4": "mp4", "mkv": "matroska", "avi": "avi"}
 _FRAGMENT_US = 5_000_000
 """A camera may go without a key frame for minutes; a fragment is held in memory until it is complete."""
 _CLUSTER_US = 2_000_000
@@ -35,13 +36,22 @@ _OPTIONS = {
         "flush_packets": "1",  # a fragment is on the disk as soon as it is complete
     },
     "mkv": {"cluster_time_limit": str(_CLUSTER_US // 1000), "flush_packets": "1"},
+    "avi": {"flush_packets": "1"},
 }
 _OVERHEADS = {
     # MP4: tables of the fragments while it is written, and the flat ones in the end
     "mp4": Overhead(fixed=6 << 10, packet=64, group=320, group_us=_FRAGMENT_US),
     # Matroska: block headers, and for each key frame a cluster and a cue
     "mkv": Overhead(fixed=6 << 10, packet=24, group=80, group_us=_CLUSTER_US),
+    "avi": Overhead(fixed=16 << 10, packet=34, group=34, group_us=40_000),
 }
+
+DEFAULT_RATE = Fraction(25)
+"""Of pictures in AVI where the recording doesn't say."""
+_LARGEST_SOUND = 384_000
+"""Bits a second."""
+_TRACK_BYTES = 1 << 10
+"""What a further track's description takes."""
 
 _failed: list[av.container.OutputContainer] = []
 """Files that an error hit: PyAV would write their trailer when they are collected, over what is readable. The worker
@@ -58,6 +68,10 @@ def supports(container: Container, track: Track) -> bool:
     return True
 
 
+class RefusedError(VxError):
+    """libav refuses a packet for what is in it: the recording's fault, not the disk's."""
+
+
 class ResultFile:
     """A file under way. Write packets in decoding order, then `close` it.
 
@@ -72,24 +86,17 @@ class ResultFile:
         folder: str,
         part: PartFile,
         container: Container,
-        video: Track,
-        audio: Track | None,
-        metadata: dict[str, str],
-        title: str,
+        tracks: Sequence[tuple[Track, str]],
+        metadata: Mapping[str, str],
     ) -> None:
-        """Opens the file and fixes its tracks. VxError where it can't be created."""
+        """Opens the file and fixes its tracks, each with its title. VxError where it can't be created."""
         self.part = part
         self._folder = folder
         path = str(Path(folder, part.part_name))
         try:
             self._output = av.open(path, "w", format=_FORMATS[container], container_options=dict(_OPTIONS[container]))
             try:
-                self._video = self._output.add_stream_from_template(video.template, opaque=True)
-                self._audio = None
-                if audio is not None:
-                    self._audio = self._output.add_stream_from_template(audio.template, opaque=True)
-                    self._audio.codec_context.extradata = audio.extradata or None
-                self._video.metadata["title"] = title
+                self._streams = [self._add(track, title) for track, title in tracks]
                 self._output.metadata.update(metadata)
                 self._output.start_encoding()
             except Exception:
@@ -97,25 +104,33 @@ class ResultFile:
                 raise
         except (av.FFmpegError, OSError, ValueError) as error:
             raise results.write_error(part.name, error) from error
-        self.video_base = time_base(self._video)
-        self.audio_base = None if self._audio is None else time_base(self._audio)
-        self._video_fraction = _fraction(self.video_base)
-        self._audio_fraction = None if self.audio_base is None else _fraction(self.audio_base)
+        self.bases = [time_base(stream) for stream in self._streams]
+        """Each track's ticks."""
+        self._fractions = [_fraction(base) for base in self.bases]
 
-    def write_video(self, packet: TimedPacket, pts: int, dts: int, duration: int) -> None:
-        """Write a picture with these times, in the video track's ticks."""
-        self._write(packet, self._video, self._video_fraction, pts, dts, duration)
+    def _add(self, track: Track, title: str) -> Any:
+        stream: Any = self._output.add_stream_from_template(track.template, opaque=True)
+        if track.extradata or stream.type == "audio":
+            stream.codec_context.extradata = track.extradata or None
+        stream.metadata["title"] = title
+        stream.metadata["handler_name"] = title  # what players of MP4 show
+        return stream
 
-    def write_audio(self, packet: TimedPacket, pts: int, duration: int) -> None:
-        """Write sound at this time, in the audio track's ticks."""
-        self._write(packet, self._audio, self._audio_fraction, pts, pts, duration)
+    def bridges(self, gap_us: int, video: Track, *, limited: bool) -> bool:
+        """Whether what comes `gap_us` after the end of what it holds can be written to it. `limited`: in its size."""
+        return True
 
-    def _write(self, packet: Any, stream: Any, base: Fraction | None, pts: int, dts: int, duration: int) -> None:
+    def write(self, track: int, packet: Any, pts: int, dts: int, duration: int | None) -> None:
+        """Write a packet to a track, by its number, with these times in the track's ticks.
+
+        `duration` None: the packet's own ticks are the track's, and its duration stays.
+        """
         packet.pts = pts
         packet.dts = dts
-        packet.duration = duration
-        packet.time_base = base
-        packet.stream = stream
+        if duration is not None:
+            packet.duration = duration
+            packet.time_base = self._fractions[track]
+        packet.stream = self._streams[track]
         try:
             self._output.mux_one(packet)
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -132,17 +147,30 @@ class ResultFile:
     def _fail(self, error: Exception) -> VxError:
         self.failed = True
         _failed.append(self._output)
-        return results.write_error(self.part.name, error)
+        told = results.write_error(self.part.name, error)
+        return told if isinstance(error, OSError) else RefusedError(told.kind, str(told))
 
 
-def overhead(container: Container, video: Track, audio: Track | None, metadata: dict[str, str]) -> Overhead:
+def overhead(container: Container, tracks: Sequence[tuple[Track, str]], metadata: Mapping[str, str]) -> Overhead:
     """The most that the container adds."""
     worst = _OVERHEADS[container]
+    if container == "avi":
+        worst = _avi_overhead(worst, tracks)
     fixed = sum(len(key) + 4 * len(value) for key, value in metadata.items())
-    for track in (video, audio):
-        if track is not None:
-            fixed += 2 * len(track.extradata)
-    return dataclasses.replace(worst, fixed=worst.fixed + 2 * fixed)
+    fixed += sum(2 * len(track.extradata) + 4 * len(title) + _TRACK_BYTES for track, title in tracks[2:])
+    fixed += sum(2 * len(track.extradata) + 4 * len(title) for track, title in tracks[:2])
+    # a key frame of any picture begins a run, in which every track has a header
+    return dataclasses.replace(worst, fixed=worst.fixed + 2 * fixed, group=worst.group * max(1, (len(tracks) + 1) // 2))
+
+
+def _avi_overhead(worst: Overhead, tracks: Sequence[tuple[Track, str]]) -> Overhead:
+    """For each picture a header and entries in two indexes, also where there is none; sound too may be filled up."""
+    rate = tracks[0][0].rate or DEFAULT_RATE
+    silence = 0
+    for track, _ in tracks[1:]:
+        context: Any = track.template.codec_context
+        silence += (context.bit_rate or _LARGEST_SOUND) // 8
+    return dataclasses.replace(worst, group=worst.group + int(silence / rate) + 1, group_us=int(1_000_000 / rate))
 
 
 def _fraction(base: TimeBase) -> Fraction:

@@ -41,6 +41,10 @@ class TimeBase:
         """The last tick that is, in whole microseconds as reported, at or before `us`."""
         return -(-(2 * us + 1) * self.den // (2 * self.num * SECOND_US)) - 1
 
+    def first_tick_at(self, us: int) -> int:
+        """The first tick that is, in whole microseconds as reported, at or after `us`."""
+        return self.last_tick_at(us - 1) + 1
+
     def rescale(self, ticks: int, to: TimeBase) -> int:
         """The same time in the ticks of another time base, to the nearest."""
         if self == to:
@@ -192,15 +196,21 @@ class TrackClock:
     offset: int
     """What is added to a rescaled time of the segment."""
     last_dts: int | None = None
+    same: bool = False
+    """The segment's ticks are the track's."""
+
+    def __post_init__(self) -> None:
+        self.same = self.source == self.track
 
     def move(self, source: TimeBase, offset: int) -> None:
         """The next segment begins."""
         self.source = source
         self.offset = offset
+        self.same = source == self.track
 
     def times(self, pts: int, dts: int) -> tuple[int, int]:
         """(pts, dts) in the file. A dts that wouldn't rise is moved up, and its pts with it if it must be."""
-        if self.source == self.track:
+        if self.same:
             pts, dts = pts + self.offset, dts + self.offset
         else:
             pts = self.source.rescale(pts, self.track) + self.offset

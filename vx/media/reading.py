@@ -11,10 +11,11 @@ as long as a dead disk or network mount pleases: nothing waits for it, the worke
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -29,17 +30,21 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from vx.archive.segments import Recordings, Segment
+from vx.archive.segments import Found, Recordings, Segment
 from vx.media import plan
-from vx.media.plan import Placement, TimeBase
+from vx.media.plan import Join, Placement, TimeBase
 from vx.timestamps import format_timestamp
 
 QUEUE_BYTES = 4 << 20
-BATCH_BYTES = 256 << 10
-BATCH_PACKETS = 128
+BATCH_BYTES = 1 << 20
+BATCH_PACKETS = 256
 _HEAD_PACKETS = 64
+_FASTEST_RATE = 240
 _SKEW_US = 1_000_000
 """How far sound may lie behind the picture in a file's order of packets."""
+
+_REORDER_US = 20_000_000
+"""No frame is predicted from one that is shown so much later; where its time says that, the time is wrong."""
 
 
 class TimedPacket(Protocol):
@@ -63,6 +68,10 @@ class Track:
     extradata: bytes
     """The decoder's configuration; `template` may lack it."""
     time_base: TimeBase
+    rate: Fraction | None = None
+    """Frames a second where none is missing, as far as the file tells."""
+    rotated: bool = False
+    """Players turn the picture. Only known where somebody had to look."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +83,20 @@ class Begin:
     video: Track
     audio: Track | None
     video_index: int
-    """`stream_index` of the picture's packets; all others are sound."""
+    """`stream_index` of the picture's packets; all others are sound. `assign_stream` sets it on a packet."""
+    wanted_us: tuple[int, int] = (-(2**62), 2**62)
+    """The clip shows begin <= t < end, on the wall clock. Packets before and behind it are there to be decoded."""
+    to_wall: Callable[[int], int] | None = None
+    """From the clip's clock to the wall clock, in microseconds; None: they are the same. Only for what is reported."""
 
     @property
     def origin_us(self) -> int:
-        """The wall time of the segment's first shown frame."""
+        """The clip's time from which the packets' times count: the wall time of the segment's first shown frame."""
         return self.placement.origin_us
+
+    def wall_us(self, clip_us: int) -> int:
+        """The wall time of a time of the clip."""
+        return clip_us if self.to_wall is None else self.to_wall(clip_us)
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,20 @@ class Packets:
 
 
 Message = Begin | Packets
+
+Stage = Callable[[Iterator[Message]], Iterator[Message]]
+"""A step between a reader and the file's writer; the contract stands in vx.media.clip."""
+
+
+@functools.lru_cache(maxsize=64)
+def _marker(index: int) -> Stream:
+    carrier = av.open(BytesIO(), "w", format="nut")
+    return [carrier.add_stream("rawvideo") for _ in range(index + 1)][index]
+
+
+def assign_stream(packet: Packet[Any], index: int) -> None:
+    """Give a packet that was made here the `stream_index` by which picture and sound are told apart."""
+    packet.stream = _marker(index)
 
 
 class BrokenError(Exception):
@@ -116,20 +147,32 @@ def open_recording(path: str) -> av.container.InputContainer:
     return av.open(path, "r", metadata_errors="replace", options={"protocol_whitelist": "file"})
 
 
-def video_stream(container: av.container.InputContainer) -> VideoStream:
-    """The first real video stream (a cover picture is none). BrokenError where there is none that can be used."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            if stream.codec_context is None or not stream.width or not stream.time_base:
-                raise BrokenError("its video can't be understood")
-            return stream
-    raise BrokenError("it has no video")
+def video_stream(container: av.container.InputContainer, number: int = 0) -> VideoStream:
+    """The first real video stream (a cover picture is none), or a later one by its number from 0 on.
+
+    BrokenError where there is none that can be used.
+    """
+    real = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if number >= len(real):
+        raise BrokenError(f"it has no track video:{number}" if number else "it has no video")
+    stream = real[number]
+    if stream.codec_context is None or not stream.width or not stream.time_base:
+        raise BrokenError("its video can't be understood")
+    return stream
 
 
 def time_base(stream: Stream) -> TimeBase:
     """The stream's ticks."""
     base = stream.time_base or Fraction(1, 1000)
     return TimeBase(base.numerator, base.denominator)
+
+
+def frame_rate(stream: VideoStream) -> Fraction | None:
+    """Frames a second where none is missing; None where the file doesn't say."""
+    rates = [rate for rate in (stream.base_rate, stream.average_rate) if rate and 1 <= rate <= _FASTEST_RATE]
+    if len(rates) == 2 and rates[1] <= rates[0] * Fraction(1001, 1000):
+        rates.pop()  # some are missing, or were late
+    return Fraction(rates[-1]).limit_denominator(1001) if rates else None
 
 
 def frame_ticks(stream: VideoStream) -> int:
@@ -257,21 +300,25 @@ def seek_before(
 
 
 class Reader:
-    """Reads one camera's recordings of start_us <= t < end_us in a thread. `for message in reader` ends with them."""
+    """Reads one camera's recordings of some ranges of time in a thread. `for message in reader` ends with them."""
 
     def __init__(
         self,
         recordings: Recordings,
-        start_us: int,
-        end_us: int,
+        ranges_us: Sequence[tuple[int, int]],
         *,
-        audio: bool,
+        video: int = 0,
+        audio: int | None = 0,
         note: Callable[[str], None],
     ) -> None:
-        """`note` is called, from the reader's thread, with what a person should know."""
+        """`ranges_us`: each begin <= t < end, rising and apart from each other. `video`, `audio`: which of the
+        recordings' tracks of that kind, from 0 on; None: no sound. `note` is called, from the reader's thread, with
+        what a person should know.
+        """
         self._recordings = recordings
-        self._start_us = start_us
-        self._end_us = end_us
+        self._ranges_us = ranges_us
+        self._start_us, self._end_us = ranges_us[0]
+        self._video = video
         self._audio = audio
         self._note = note
         self._tolerance_us = plan.tolerance_us(recordings.pattern.resolution_us)
@@ -283,6 +330,10 @@ class Reader:
         self._failure: Exception | None = None
         self._tracks: dict[tuple[object, ...], Track] = {}
         self._previous_end_us: int | None = None
+        self._between_ranges = False
+        """The next recording is the first one of a further range."""
+        self._previous: tuple[str, int] | None = None
+        """The recording that was read last, and where it was put on the wall clock."""
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
 
     def start(self) -> None:
@@ -336,9 +387,16 @@ class Reader:
                 self._changed.notify_all()
 
     def _read_all(self) -> None:
-        found = self._recordings.find(self._start_us, self._end_us)
-        for note in found.notes:
-            self._note(note)
+        for number, (start_us, end_us) in enumerate(self._ranges_us):
+            self._start_us, self._end_us = start_us, end_us
+            self._between_ranges = number > 0
+            self._previous_end_us = None
+            for found in self._recordings.find(start_us, end_us):
+                for note in found.notes:
+                    self._note(note)
+                self._read_found(found)
+
+    def _read_found(self, found: Found) -> None:
         segments = deque(found.segments)
         while segments:
             segment = segments.popleft()
@@ -346,6 +404,14 @@ class Reader:
                 continue
             # what covers the start of the range may have begun before the one that can't be read
             segments.extendleft(self._recordings.last_before(segment.start_us).segments)
+
+    def _place(self, segment: Segment) -> Placement:
+        if not self._between_ranges:
+            return plan.place(segment.start_us, self._previous_end_us, self._tolerance_us)
+        self._between_ranges = False
+        if self._previous is not None and self._previous[0] == segment.path:
+            return Placement(Join.GAP, self._previous[1])  # its name may have been a little off
+        return Placement(Join.GAP, segment.start_us)
 
     def _understood(self, segment: Segment) -> bool:
         """Read a segment; whether anything of it could be understood."""
@@ -370,13 +436,17 @@ class Reader:
         return True
 
     def _open_cut(self, container: av.container.InputContainer, segment: Segment) -> _Cut:
-        video = video_stream(container)
-        sound = _sound_stream(container) if self._audio else ()
+        video = video_stream(container, self._video)
+        sound = () if self._audio is None else _sound_stream(container, self._audio)
         adts_config = _adts_config(segment.path, sound[0]) if sound else None
+        if adts_config == b"":
+            self._note(f"{segment.path}: its sound can't be understood; it is left out")
+            sound, adts_config = (), None
         unwrap = None if adts_config is None else BitStreamFilterContext("aac_adtstoasc", sound[0])
         packets = demux(container, video, *sound, unwrap=unwrap)
         head = read_head(packets, video)
-        placement = plan.place(segment.start_us, self._previous_end_us, self._tolerance_us)
+        placement = self._place(segment)
+        self._previous = (segment.path, placement.origin_us)
         origin = head.first_shown
         start = time_base(video).last_tick_at(self._start_us - placement.origin_us)
         if start > 0:
@@ -387,6 +457,7 @@ class Reader:
             video=self._track(video),
             audio=self._track(sound[0], adts_config) if sound else None,
             video_index=video.index,
+            wanted_us=(self._start_us, self._end_us),
         )
         duration_us = _promised_us(container, video, origin)
         packets = itertools.chain(head.packets, packets)
@@ -406,7 +477,8 @@ class Reader:
         key = (context.codec.canonical_name, extradata, *form)
         track = self._tracks.get((key, base))
         if track is None:
-            track = self._tracks[key, base] = Track(key, _detached(stream), extradata, base)
+            rate = frame_rate(stream) if isinstance(stream, VideoStream) else None
+            track = self._tracks[key, base] = Track(key, detached(stream), extradata, base, rate)
         return track
 
 
@@ -483,14 +555,16 @@ class _Cut:
                     packet.pts = packet.dts = pts - audio_origin
                     yield packet
                 continue
-            if packet.pts is None or packet.dts is None or not packet.duration:
+            pts, dts, duration = packet.pts, packet.dts, packet.duration
+            if pts is None or dts is None or not duration:
                 complete_stamps(packet, last_dts, step)
-            last_dts = packet.dts
-            pts = packet.pts - origin
+                pts, dts, duration = packet.pts, packet.dts, packet.duration
+            last_dts = dts
+            pts -= origin
             packet.pts = pts
-            packet.dts = last_dts - origin
-            if pts + packet.duration > last_end:
-                self._last_end = last_end = pts + packet.duration
+            packet.dts = dts - origin
+            if pts + duration > last_end:
+                self._last_end = last_end = pts + duration
             yield packet
 
     def _from_start(self, packets: Iterator[TimedPacket]) -> Iterator[TimedPacket]:
@@ -512,39 +586,46 @@ class _Cut:
             if not reached:
                 return
             yield from held
+            begin_us = self._base.us(held[0].pts)
+            for packet in packets:  # sound is stored a little behind its picture
+                if packet.stream_index == self._video_index or _us(packet) >= begin_us:
+                    yield packet
+                    if packet.stream_index != self._video_index:
+                        break
         yield from packets
 
     def _until_end(self, first: TimedPacket, packets: Iterator[TimedPacket]) -> None:
         video_index, audio = self._video_index, self._begin.audio
         end = self._base.last_tick_at(self._end_us - 1) + 1
         patience = end + self._base.ticks(_SKEW_US)
+        absurd = end + self._base.ticks(_REORDER_US)
         audio_end = 0 if audio is None else audio.time_base.last_tick_at(self._end_us - 1) + 1
         audio_finished = audio is None
         cut = plan.EndCut(end)
         waiting: list[TimedPacket] = []
-        packet: TimedPacket | None = first
-        while packet is not None:
+        add = self._add
+        for packet in itertools.chain((first,), packets):
             if packet.stream_index != video_index:
                 if packet.pts < audio_end:
-                    self._add(packet)
-                else:
-                    audio_finished = True
-            elif cut.finished:
-                if packet.dts > patience:
-                    audio_finished = True
-            else:
-                verdict = cut.wants(packet.pts, packet.dts)
-                if verdict is None:
-                    waiting.append(packet)
-                else:
+                    add(packet)
+                    continue
+                audio_finished = True
+            elif not cut.finished:
+                if not waiting and packet.pts < end:
+                    add(packet)
+                    continue
+                if cut.wants(packet.pts, packet.dts):
                     for needed in waiting:
-                        self._add(needed)
+                        add(needed)
                     waiting.clear()
-                    self._add(packet)
+                    add(packet)
+                elif packet.pts < absurd:
+                    waiting.append(packet)
+            elif packet.dts > patience:
+                audio_finished = True
             if cut.finished and audio_finished:
                 self._reached_end = True
                 return
-            packet = next(packets, None)
 
     def _add(self, packet: TimedPacket) -> None:
         self._batch.append(packet)
@@ -580,16 +661,17 @@ def _promised_us(container: av.container.InputContainer, video: VideoStream, fir
     return begin_us + length_us - base.us(first_shown)
 
 
-def _sound_stream(container: av.container.InputContainer) -> tuple[AudioStream, ...]:
-    """The first sound that can be understood, if there is any."""
+def _sound_stream(container: av.container.InputContainer, number: int) -> tuple[AudioStream, ...]:
+    """The first sound that can be understood, or a later one by its number; none where there is none."""
     usable = (s for s in container.streams.audio if s.codec_context is not None and s.time_base and s.rate)
-    return tuple(itertools.islice(usable, 1))
+    return tuple(itertools.islice(usable, number, number + 1))
 
 
 def _adts_config(path: str, sound: AudioStream) -> bytes | None:
     """The decoder configuration of AAC whose packets carry it in a header of their own, as in MPEG-TS; else None.
 
     MP4 and Matroska want it once, before the first packet, so the file is opened a second time to have a look at one.
+    Empty where no packet of it makes sense.
     """
     if sound.codec_context.codec.canonical_name != "aac" or sound.codec_context.extradata:
         return None
@@ -600,10 +682,10 @@ def _adts_config(path: str, sound: AudioStream) -> bytes | None:
             for unwrapped in unwrap.filter(packet) if packet.size else ():
                 if unwrapped.has_sidedata("new_extradata"):
                     return bytes(unwrapped.get_sidedata("new_extradata"))
-    return None
+    return b""
 
 
-def _detached(stream: Stream) -> Stream:
+def detached(stream: Stream) -> Stream:
     """A stream with the same parameters that outlives its file: result files are made from it in another thread."""
     carrier = av.open(BytesIO(), "w", format="nut")  # which holds any codec
     return carrier.add_stream_from_template(stream, opaque=True)

@@ -15,7 +15,7 @@ from vx.errors import Kind, VxError
 from vx.jobs import PartFile
 from vx.timestamps import to_datetime
 
-MIME_TYPES = {"mp4": "video/mp4", "mkv": "video/x-matroska", "jpg": "image/jpeg"}
+MIME_TYPES = {"mp4": "video/mp4", "mkv": "video/x-matroska", "avi": "video/x-msvideo", "jpg": "image/jpeg"}
 _LONGEST_STEM = 120
 """Bytes; with time, extension and part suffix that stays below the 255 that file systems allow."""
 

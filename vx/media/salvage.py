@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import av
@@ -9,6 +10,9 @@ import av
 from vx.jobs import Ended, FileDone, Link, Note, PartFile, SalvageJob
 from vx.media import results
 from vx.media.reading import BrokenError, demux, open_recording, time_base, translate, video_stream
+
+_BOX = struct.Struct(">I4s")
+"""A box of an MP4 begins with its length, this included, and its kind."""
 
 
 def salvage(job: SalvageJob, link: Link) -> Ended:
@@ -23,6 +27,8 @@ def keep(folder: str, part: PartFile, link: Link) -> bool:
     """Keep one part file if it holds a picture: rename it, report it done. Else delete it, with a note."""
     path = Path(folder, part.part_name)
     try:
+        if part.mime_type == "video/mp4":
+            _cut_after_last_fragment(path)
         last_us = part.first_us + (_shown_us(str(path)) if part.mime_type.startswith("video/") else _picture(path))
     except Exception as error:  # noqa: BLE001 - bad bytes make libav and PyAV raise anything
         results.discard(folder, part)
@@ -31,6 +37,26 @@ def keep(folder: str, part: PartFile, link: Link) -> bool:
     size = results.complete(folder, part)
     link.send(FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=part.first_us, last_us=last_us))
     return True
+
+
+def _cut_after_last_fragment(path: Path) -> None:
+    """Cut off the table of a fragment where a full disk ended within it: libav then takes the file for empty.
+
+    What such a table describes was never written.
+    """
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        at = 0
+        while at + _BOX.size <= size:
+            file.seek(at)
+            length, kind = _BOX.unpack(file.read(_BOX.size))
+            if length < _BOX.size:
+                return  # of 64 bits, or up to the end of the file: no table of ours
+            if at + length > size:
+                if kind == b"moof":
+                    file.truncate(at)
+                return
+            at += length
 
 
 def _shown_us(path: str) -> int:

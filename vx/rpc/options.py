@@ -8,32 +8,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import betterproto
+import msgspec
 
-from vx.config import Archive, Camera, Config
+from vx.config import Agent, Archive, Camera, Config, safe_file_name
 from vx.errors import Kind, VxError
 from vx.jobs import ClipJob, Container, SnapshotJob, Source
-from vx.model import ExportRequest
+from vx.model import Delivery, ExportRequest
+from vx.rpc import coding
 from vx.rpc.codec import unknown_field
 from vx.rpc.generated.axxonsoft.bl.mmexport import (
     ArchiveMode,
     ArchiveModeSource,
-    EAudioCodec,
-    EFrameFrequency,
-    EQuality,
-    EVideoCodec,
     Options,
     SnapshotType,
     SnapshotTypeEFormat,
     StreamType,
     StreamTypeEFormat,
 )
+from vx.rpc.generated.axxonsoft.bl.primitive import TimeRange
 from vx.timestamps import parse_timestamp
 
 ROOT = "session_options"
 _MAX_COMMENT = 10_000
+_SMALLEST_FILE = 16 << 10
 _MAX_OFFSET_MIN = 14 * 60
 """The largest offset from UTC that any place on Earth has had for a century."""
 
@@ -67,9 +68,8 @@ def parse_options(options: Options, config: Config) -> ExportRequest:
             "highlight_areas": False,
         },
     )
-    for name in ("cloud_export", "store_result_by_export_agent", "external_directory", "export_agent_access_point"):
-        if getattr(options, name):
-            _unsupported(f"{ROOT}.{name}", "results are kept on this server, for DownloadFile")
+    if options.cloud_export:
+        _unsupported(f"{ROOT}.cloud_export", "this server has no cloud to export to")
     _, comment = common.get("comment", ("", ""))
     if len(comment) > _MAX_COMMENT:
         _invalid(common["comment"][0], f"has {len(comment)} characters; at most {_MAX_COMMENT} are allowed")
@@ -78,7 +78,71 @@ def parse_options(options: Options, config: Config) -> ExportRequest:
         job = _clip(options.archive, options.stream, comment, options.max_file_size, config)
     else:
         job = _snapshot(options.archive, options.snapshot, comment, config)
-    return ExportRequest(job=job, options=bytes(options), timezone_min=_timezone(common))
+    timezone_min = _timezone(common)
+    if isinstance(job, ClipJob):
+        job = msgspec.structs.replace(job, timezone_min=timezone_min)
+    agent = _agent(options, config)
+    delivery, field = _delivery(options, common, agent, config)
+    return ExportRequest(
+        job=job,
+        options=bytes(options),
+        timezone_min=timezone_min,
+        agent=agent.access_point,
+        delivery=delivery,
+        delivery_field=field,
+    )
+
+
+def _agent(options: Options, config: Config) -> Agent:
+    """The export agent that the client names, else that of the first source's node with the lowest number."""
+    asked = options.export_agent_access_point
+    if asked:
+        agent = config.find_agent(asked)
+        if agent is None:
+            field = f"{ROOT}.export_agent_access_point"
+            raise VxError(Kind.NOT_FOUND, f"there is no export agent {asked!r}", field=field)
+        return agent
+    camera = config.find_camera(options.archive.sources[0].origin)
+    assert camera is not None, "the sources have been checked"
+    return config.default_agent(camera)
+
+
+def _delivery(options: Options, common: Settings, agent: Agent, config: Config) -> tuple[Delivery | None, str]:
+    """Where the results go for good, and the field that says so; nowhere where they are to be downloaded."""
+    if not (options.store_result_by_export_agent or options.external_directory):
+        return None, ""
+    name = agent.file_name_pattern
+    path, asked = common.get("file_name", ("", ""))
+    if asked:
+        try:
+            name = safe_file_name(asked)
+        except ValueError as error:
+            _invalid(path, f"{asked!r} is not allowed ({error}); allowed is a file's name, not a path")
+    if options.external_directory:
+        field = f"{ROOT}.external_directory"
+        root, directory = _external(options.external_directory, field, config)
+    else:
+        field = f"{ROOT}.store_result_by_export_agent"
+        if agent.directory is None:
+            text = f"the agent {agent.access_point} has no directory to store results in"
+            raise VxError(Kind.PRECONDITION, text, field=field)
+        root = directory = str(agent.directory)
+    return Delivery(root, directory, name), field
+
+
+def _external(directory: str, field: str, config: Config) -> tuple[str, str]:
+    """(the allowed root, the directory below it). What symbolic links make of it is looked at when it is opened."""
+    if not directory.startswith("/") or "\0" in directory or ".." in directory.split("/"):
+        _invalid(field, f"{directory!r} is not allowed; allowed is an absolute path without ..")
+    roots = config.results.external_roots
+    path = Path(directory)
+    root = next((root for root in roots if path == root or root in path.parents), None)
+    if root is None:
+        allowed = " or ".join(str(root) for root in roots)
+        _invalid(
+            field, f"{directory!r} is not allowed; allowed is " + (f"a directory in {allowed}" if roots else "none")
+        )
+    return str(root), str(path)
 
 
 def _clip(archive: ArchiveMode, form: StreamType, comment: str, max_file_size: int, config: Config) -> ClipJob:
@@ -86,31 +150,37 @@ def _clip(archive: ArchiveMode, form: StreamType, comment: str, max_file_size: i
     _only_defaults(
         settings,
         {
-            "video_quality": EQuality.C_NORMAL,
-            "video_codec": EVideoCodec.VC_DEFAULT,
-            "audio_quality": EQuality.C_NORMAL,
-            "audio_codec": EAudioCodec.AC_DEFAULT,
-            "frame_frequency": EFrameFrequency.FF_ORIGINAL,
+            **dict.fromkeys(coding.SETTINGS),
             "password": "",
             "reject_audio": None,
         },
     )
     container = _CONTAINERS.get(form.format)
     if container is None:
-        _bad_enum(f"{ROOT}.stream.format", form.format, StreamTypeEFormat, "MKV and MP4 are")
+        if form.format == StreamTypeEFormat.EXE:
+            _unsupported(f"{ROOT}.stream.format", "EXE: this server makes no programs; MP4 plays everywhere, also MKV")
+        _bad_enum(f"{ROOT}.stream.format", form.format, StreamTypeEFormat, "MP4, MKV and AVI are")
+    if 0 < max_file_size < _SMALLEST_FILE:
+        _invalid(
+            f"{ROOT}.max_file_size", f"is {max_file_size}; not even a picture fits into less than {_SMALLEST_FILE}"
+        )
     sources = _sources(archive, config)
-    if len(sources) > 1 and not archive.discrete:
-        _unsupported(f"{ROOT}.archive.sources[1]", "several sources in one file are not built yet; set discrete")
     start = _time(archive.start_timestamp, f"{ROOT}.archive.start_timestamp")
     end = _time(archive.end_timestamp, f"{ROOT}.archive.end_timestamp")
     if start == end:
         _invalid(f"{ROOT}.archive.end_timestamp", "is the same as start_timestamp; the range is empty")
+    start, end = min(start, end), max(start, end)
     return ClipJob(
         folder="",
-        sources=sources,
-        start_us=min(start, end),
-        end_us=max(start, end),
+        sources=_masked(sources, archive, start, end),
+        start_us=start,
+        end_us=end,
+        discrete=archive.discrete,
+        cut=config.media.cut,
+        gaps=config.media.gaps,
+        gap_us=round(config.media.gap_s * 1_000_000),
         container=container,
+        coding=coding.parse_coding(settings, container, config.media.threads),
         reject_audio=settings.get("reject_audio", ("", False))[1],
         comment=comment,
         max_file_size=max_file_size,
@@ -122,6 +192,9 @@ def _snapshot(archive: ArchiveMode, form: SnapshotType, comment: str, config: Co
     if form.format not in (SnapshotTypeEFormat.DEFAULT, SnapshotTypeEFormat.JPEG):
         _bad_enum(f"{ROOT}.snapshot.format", form.format, SnapshotTypeEFormat, "JPEG is")
     sources = _sources(archive, config)
+    for path, ranges in _masks(archive):
+        if ranges:
+            _unsupported(path, "is for clips; a snapshot has one moment")
     at = _time(archive.start_timestamp, f"{ROOT}.archive.start_timestamp")
     if archive.end_timestamp:  # a snapshot has no use for it, but what is there must be a time
         _time(archive.end_timestamp, f"{ROOT}.archive.end_timestamp")
@@ -129,8 +202,6 @@ def _snapshot(archive: ArchiveMode, form: SnapshotType, comment: str, config: Co
 
 
 def _sources(archive: ArchiveMode, config: Config) -> tuple[Source, ...]:
-    if archive.timeline_mask:
-        _unsupported(f"{ROOT}.archive.timeline_mask", "is not built yet")
     if not archive.sources:
         _invalid(f"{ROOT}.archive.sources", "is empty; at least one source is required")
     return tuple(
@@ -145,11 +216,85 @@ def _source(source: ArchiveModeSource, path: str, config: Config) -> Source:
     if camera is None:
         raise VxError(Kind.NOT_FOUND, f"there is no camera {source.origin!r}", field=f"{path}.origin")
     _only_defaults(_settings(source.settings, f"{path}.settings"), {})
-    for name in ("timeline_mask", "tracks", "mask_filter"):
-        if getattr(source, name):
-            _unsupported(f"{path}.{name}", "is not built yet")
+    if source.mask_filter:
+        _unsupported(f"{path}.mask_filter", "is not built yet")
     archive = _archive(source.storages, camera, path)
-    return Source(origin=camera.access_point, name=camera.display_name, pattern=archive.path, timezone=archive.timezone)
+    video, audio = _tracks(source.tracks, f"{path}.tracks")
+    return Source(
+        origin=camera.access_point,
+        name=camera.display_name,
+        pattern=archive.path,
+        timezone=archive.timezone,
+        id=camera.display_id,
+        video=video,
+        audio=audio,
+    )
+
+
+def _tracks(names: Sequence[str], path: str) -> tuple[int, int | None]:
+    """Which of the recordings' tracks of picture and of sound are exported: the numbers in video:0, audio:1."""
+    if not names:
+        return 0, 0
+    found: dict[str, int] = {}
+    for index, name in enumerate(names):
+        kind, colon, number = name.partition(":")
+        if kind not in ("video", "audio") or (
+            colon and not (number.isascii() and number.isdigit() and len(number) < 4)
+        ):
+            _invalid(f"{path}[{index}]", f"{name!r} is not a track; allowed are video, audio, and video:N, audio:N")
+        if kind in found:
+            _unsupported(f"{path}[{index}]", f"{name!r}: one track of a kind is exported")
+        found[kind] = int(number or 0)
+    if "video" not in found:
+        _unsupported(path, "sound without a picture is not exported; add video")
+    return found["video"], found.get("audio")
+
+
+def _masks(archive: ArchiveMode) -> list[tuple[str, Sequence[TimeRange]]]:
+    """All masks of the timeline with their fields: the common one, then one for each source."""
+    field = f"{ROOT}.archive"
+    own = [(f"{field}.sources[{i}].timeline_mask", source.timeline_mask) for i, source in enumerate(archive.sources)]
+    return [(f"{field}.timeline_mask", archive.timeline_mask), *own]
+
+
+def _masked(sources: Sequence[Source], archive: ArchiveMode, start_us: int, end_us: int) -> tuple[Source, ...]:
+    """The sources, each with the ranges that its mask and the common one leave of the clip's range."""
+    common, *own = [(path, _ranges(ranges, path)) for path, ranges in _masks(archive)]
+    masked = []
+    for source, (path, mask) in zip(sources, own, strict=True):
+        left = [(start_us, end_us)]
+        for field, ranges in (common, (path, mask)):
+            if ranges:
+                left = _overlap(left, ranges)
+                if not left:
+                    _invalid(field, "leaves nothing of start_timestamp to end_timestamp")
+        masked.append(msgspec.structs.replace(source, ranges_us=tuple(left)))
+    return tuple(masked)
+
+
+def _ranges(ranges: Sequence[TimeRange], path: str) -> list[tuple[int, int]]:
+    """The ranges in their order, joined where they touch. Reversed ends are swapped."""
+    found = []
+    for index, item in enumerate(ranges):
+        ends = (
+            _time(item.begin_time, f"{path}[{index}].begin_time"),
+            _time(item.end_time, f"{path}[{index}].end_time"),
+        )
+        if ends[0] == ends[1]:
+            _invalid(f"{path}[{index}].end_time", "is the same as begin_time; the range is empty")
+        found.append((min(ends), max(ends)))
+    joined: list[tuple[int, int]] = []
+    for begin, end in sorted(found):
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((begin, end))
+    return joined
+
+
+def _overlap(one: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    both = ((max(a[0], b[0]), min(a[1], b[1])) for a in one for b in other)
+    return sorted((begin, end) for begin, end in both if begin < end)
 
 
 def _archive(storages: Sequence[str], camera: Camera, path: str) -> Archive:
@@ -220,6 +365,7 @@ _CONTAINERS: dict[int, Container] = {
     StreamTypeEFormat.DEFAULT: "mp4",
     StreamTypeEFormat.MP4: "mp4",
     StreamTypeEFormat.MKV: "mkv",
+    StreamTypeEFormat.AVI: "avi",
 }
 
 

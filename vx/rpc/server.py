@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 _BACKLOG = 256
 _ACCEPT_PAUSE_S = 0.1
 """How long to wait for file descriptors to come free when there are none left to accept with."""
-_ARRIVALS = 2
-"""Requests of the largest size that may be arriving at a time."""
+_ARRIVALS = 2 << 20
+"""Bytes of requests that may be arriving at a time, beside one of the largest size."""
 _HANDSHAKE_S = 10.0
 """How long a client may take to agree on TLS."""
 _REFUSAL_S = 1.0
@@ -126,7 +126,7 @@ class Server:
             path: method for service in offered for path, method in service.__mapping__().items()
         }
         self._limits = limits
-        self._arrivals = Arrivals(_ARRIVALS * limits.max_message)
+        self._arrivals = Arrivals(limits.max_message + _ARRIVALS)
         self._tls = tls
         self._connections = 0
         self._accepting = trio.CancelScope()

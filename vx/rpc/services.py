@@ -46,7 +46,7 @@ class ExportService(StreamsResponses, ExportServiceBase):
 
     async def start_session(self, start_session_request: StartSessionRequest) -> StartSessionResponse:
         request = parse_options(start_session_request.session_options, self._config)
-        record = await self._registry.start(request)
+        record = await self._registry.start(request, _caller())
         return StartSessionResponse(started_session_id=record.id)
 
     async def get_session_state(self, get_session_state_request: GetSessionStateRequest) -> Any:
@@ -54,11 +54,11 @@ class ExportService(StreamsResponses, ExportServiceBase):
         return Encoded(bytes_field(1, _encode_state(record)))
 
     async def stop_session(self, stop_session_request: StopSessionRequest) -> Any:
-        record = await self._registry.stop(stop_session_request.session_id)
+        record = await self._registry.stop(stop_session_request.session_id, _caller())
         return Encoded(bytes_field(1, _encode_state(record)))
 
     async def destroy_session(self, destroy_session_request: DestroySessionRequest) -> DestroySessionResponse:
-        await self._registry.destroy(destroy_session_request.session_id)
+        await self._registry.destroy(destroy_session_request.session_id, _caller())
         return DestroySessionResponse()
 
     async def list_sessions(self, list_sessions_request: ListSessionsRequest) -> AsyncIterator[Any]:
@@ -86,9 +86,20 @@ class ExportService(StreamsResponses, ExportServiceBase):
             open_file(lease.path, lease.size) as source,
         ):
             first = download_file_request.start_from_chunk_index
+            detail = f"{download_file_request.file_path} from byte {first * chunk_kb * 1024}"
+            await self._registry.note_download(download_file_request.session_id, detail, _caller())
             async with aclosing(chunks(source, chunk_kb * 1024, first, _chunk_header)) as pieces:
                 async for views in pieces:
                     yield Bulk(views)
+
+
+def _caller() -> model.Caller:
+    """Who makes the call that this task answers."""
+    address = current_call().peer.addr()
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return model.Caller(host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    return model.Caller("unix", f"unix:{address}" if address else "unix")
 
 
 def _chunk_header(index: int, length: int) -> bytes:
@@ -113,7 +124,7 @@ def _encode_state(record: model.Record) -> bytes:
 def _encode_file(file: model.ResultFile, timezone_min: int) -> bytes:
     """A `Result.File`."""
     return (
-        text_field(1, file.id)
+        text_field(1, file.name)
         + number_field(2, file.size)
         + text_field(3, format_timestamp(file.first_us))
         + text_field(4, format_timestamp(file.last_us))
@@ -132,6 +143,7 @@ def _encode_page(records: list[model.Record], next_token: str) -> Encoded:
 
 
 _STATES = {
+    model.State.QUEUED: EState.S_RUNNING,
     model.State.RUNNING: EState.S_RUNNING,
     model.State.STOPPING: EState.S_RUNNING,
     model.State.COMPLETED: EState.S_COMPLETED,

@@ -109,7 +109,9 @@ async def serve() -> None:
     else:
         service = BetterprotoService(fd)
     server = Server([service])
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # The protocol by its number: asyncio turns Nagle's algorithm off only where it sees that a socket is TCP.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
         await server.start(sock=listener, ssl=peers.server_context(arguments))
         peers.announce(listener.getsockname()[1])
         await server.wait_closed()

@@ -18,6 +18,7 @@ from pathlib import Path
 import trio
 
 import vx.app  # noqa: F401  # nothing of it is called: what the real server has loaded counts in its memory
+from tests.session.fakes import FakeDisk, MemoryStore
 from tools.benchmarks import peers, scenario
 from vx.config import Address, Config, parse
 from vx.jobs import ClipJob, Ended, Event, FileDone, FileOpened, Job, PartFile, Progress
@@ -34,8 +35,9 @@ from vx.rpc.options import parse_options
 from vx.rpc.server import Limits, Server, open_listener
 from vx.rpc.services import ExportService
 from vx.rpc.tls import server_context
+from vx.session.budget import Budget
 from vx.session.registry import Lifetimes, Registry
-from vx.session.store import MemoryStore
+from vx.session.turns import Turns
 
 CAMERA = "hosts/Server1/DeviceIpint.1/SourceEndpoint.video:0:0"
 STORAGE = "hosts/Server1/MultimediaStorage.AliceBlue/MultimediaStorage"
@@ -122,7 +124,8 @@ async def start_sessions(registry: Registry, config: Config, count: int) -> str:
     session_id = ""
     for number in range(count):
         session_id = (await registry.start(requests[number % len(requests)])).id
-    await registry.stop(session_id)  # which has nothing left to do, but waits for the end
+    for record in registry.page(0, count):
+        await registry.stop(record.id)  # it has ended, or has nothing left to do: this waits for the end
     return session_id
 
 
@@ -144,7 +147,16 @@ async def serve(arguments: Namespace, state_dir: Path) -> None:
     folder = config.state_dir / "sessions"
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
-            registry = Registry(folder, LinkingWorkers(arguments.file), MemoryStore(), lifetimes, _MANY, nursery)
+            registry = Registry(
+                folder,
+                LinkingWorkers(arguments.file),
+                MemoryStore(),
+                lifetimes,
+                nursery,
+                turns=Turns(_MANY, 0),
+                budget=Budget(),
+                survey=FakeDisk().look,
+            )
             session_id = await start_sessions(registry, config, arguments.sessions)
             nursery.start_soon(registry.deadlines.reap, registry.expire)
             listener = open_listener(Address("127.0.0.1", 0))

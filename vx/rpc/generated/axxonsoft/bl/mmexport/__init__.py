@@ -531,7 +531,10 @@ class ArchiveModeSource(betterproto.Message):
     """As ArchiveMode.timeline_mask, for this source."""
 
     tracks: List[str] = betterproto.string_field(5)
-    """Access points of the tracks of moving objects."""
+    """
+    Which of the recording's tracks are exported: `video` and `audio` (the first of each, as where nothing is said),
+    `video:N` and `audio:N` (counted from 0).
+    """
 
     mask_filter: Dict[str, "TrackFilter"] = betterproto.map_field(
         6, betterproto.TYPE_STRING, betterproto.TYPE_MESSAGE

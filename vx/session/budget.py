@@ -1,0 +1,69 @@
+"""How much of the disk results may take: what is kept, and what is promised to sessions that run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vx.errors import Kind, VxError
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the disk says when a session is to begin. Bytes."""
+
+    need: int = 0
+    """What it will probably write."""
+    free: int | None = None
+    """What is free on the disk of the results; None where nobody needs to know."""
+    written: Mapping[str, int] = field(default_factory=dict)
+    """What running sessions have written so far, by their ids."""
+
+
+class Budget:
+    """Results take at most `max_total` bytes (0: no limit) and leave `min_free` bytes of the disk free.
+
+    Nothing is deleted before its time to make room: a client that was told of an hour has that hour.
+    """
+
+    def __init__(self, max_total: int = 0, min_free: int = 0) -> None:
+        self._max_total = max_total
+        self._min_free = min_free
+        self._kept: dict[str, int] = {}
+        self._total_kept = 0
+        self._promised: dict[str, int] = {}
+
+    def reserve(self, key: str, survey: Survey) -> None:
+        """Promise `survey.need` bytes to a session. VxError(EXHAUSTED) with the numbers where they are not there."""
+        need = survey.need
+        kept = self._total_kept
+        running = sum(max(size, survey.written.get(key, 0)) for key, size in self._promised.items())
+        if self._max_total and kept + running + need > self._max_total:
+            raise VxError(
+                Kind.EXHAUSTED,
+                f"the export needs about {_size(need)}; results may take {_size(self._max_total)}, and "
+                f"{_size(kept)} are kept and {_size(running)} promised to sessions that run",
+            )
+        if survey.free is not None:
+            coming = sum(max(size - survey.written.get(key, 0), 0) for key, size in self._promised.items())
+            if need + coming + self._min_free > survey.free:
+                raise VxError(
+                    Kind.EXHAUSTED,
+                    f"the export needs about {_size(need)}; {_size(survey.free)} of the disk are free, of which "
+                    f"{_size(coming)} are promised to sessions that run and {_size(self._min_free)} stay free",
+                )
+        self._promised[key] = need
+
+    def settle(self, key: str, size: int) -> None:
+        """The session is over and keeps `size` bytes; 0 when they are gone."""
+        self._promised.pop(key, None)
+        self._total_kept += size - self._kept.pop(key, 0)
+        if size:
+            self._kept[key] = size
+
+
+def _size(count: int) -> str:
+    for unit, power in (("GB", 30), ("MB", 20), ("kB", 10)):
+        if count >= 1 << power:
+            return f"{count / (1 << power):.1f} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,141 @@
+"""The sessions' folders on the disk: `SESSIONS/ID/FILE`. Plain blocking functions, called in threads.
+
+A folder belongs to a session that the store knows, and in it the files that the session's record names; all else is
+what a server that was killed left behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from vx.jobs import PartFile
+from vx.model import Record, ResultFile, State
+
+log = logging.getLogger(__name__)
+
+
+def make(folder: Path) -> None:
+    """A session's folder, whose name is on the disk when this returns. OSError."""
+    folder.mkdir(mode=0o700, parents=True)
+    sync(folder.parent)
+
+
+def sync(folder: Path) -> None:
+    """Have the names in a directory on the disk. OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder; what cannot be deleted is logged, and removed by the next server's sweep."""
+
+    def report(_function: object, path: str, info: tuple[type[BaseException], BaseException, object]) -> None:
+        if not isinstance(info[1], FileNotFoundError):
+            log.warning("cannot remove %s: %s", path, info[1])
+
+    shutil.rmtree(folder, onerror=report)
+
+
+def remove_files(folder: Path, names: list[str]) -> None:
+    """Delete some files of a session; as `remove`."""
+    for name in names:
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("cannot remove %s: %s", folder / name, error)
+
+
+def sweep(root: Path, known: Mapping[str, Record]) -> None:
+    """Delete what no record names. A listed file that is not there as it was is logged. OSError if `root` can't be had.
+
+    Symbolic links are neither followed nor touched.
+    """
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in sorted(root.iterdir()):
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        record = known.get(folder.name)
+        if record is None or record.state is State.REMOVED:
+            log.info("removing the files of the unknown session %s", folder.name)
+            remove(folder)
+        elif record.state is State.COMPLETED:
+            wanted = {file.id for file in record.files if not file.path}
+            stray = [path.name for path in folder.iterdir() if path.name not in wanted]
+            if stray:
+                log.info("session %s: removing what is no result: %s", record.id, ", ".join(sorted(stray)))
+                remove_files(folder, stray)
+    for record in known.values():
+        for file in record.files:
+            if not file.path and _size(root / record.id / file.id) != file.size:
+                log.error("session %s: its file %s is not what it was: gone, or cut short", record.id, file.id)
+
+
+def set_aside(root: Path, database: Path) -> None:
+    """Keep folders of sessions whose database is gone: without it a sweep would take them all for strays. OSError."""
+    if database.exists() or not root.is_dir() or not any(root.iterdir()):
+        return
+    aside = root.with_name(f"{root.name}-without-database-{time.time_ns() // 1000}")
+    root.rename(aside)
+    sync(root.parent)
+    log.warning("there is no database %s any more: the results that lay there are kept in %s", database, aside)
+
+
+def wait_unused(folder: Path) -> None:
+    """Wait until no worker of a server that was killed is at work in the folder. OSError where it is gone."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # a worker has it shared
+    finally:
+        os.close(fd)
+
+
+def sizes(folders: Mapping[str, Path]) -> dict[str, int]:
+    """Bytes in each folder; 0 for one that cannot be looked at."""
+    return {key: _content(folder) for key, folder in folders.items()}
+
+
+def _content(folder: Path) -> int:
+    try:
+        return sum(_size(path) or 0 for path in folder.iterdir())
+    except OSError:
+        return 0
+
+
+def left_behind(folder: Path, parts: tuple[PartFile, ...]) -> tuple[list[ResultFile], list[PartFile]]:
+    """What a worker that died made of `parts`: files that are complete, and those of which something may be readable.
+
+    A worker completes a file by renaming it, and may have had no time to say so. A picture is then known as a whole; a
+    clip has to be looked at, under the name it has by now.
+    """
+    complete: list[ResultFile] = []
+    readable: list[PartFile] = []
+    for part in parts:
+        if (folder / part.part_name).exists():
+            readable.append(part)
+            continue
+        size = _size(folder / part.name)
+        if size is None:
+            continue
+        if part.mime_type.startswith("image/"):
+            complete.append(ResultFile(part.name, size, part.mime_type, part.first_us, part.first_us))
+        else:
+            readable.append(
+                PartFile(part_name=part.name, name=part.name, mime_type=part.mime_type, first_us=part.first_us)
+            )
+    return complete, readable
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return None
