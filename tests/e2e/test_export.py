@@ -192,6 +192,24 @@ def test_files_of_a_given_size_hold_every_frame_once(client: Client, tmp_path: P
     assert seen == [*range(100), *range(150, 250)]
 
 
+def test_two_cameras_in_one_file_each_with_its_mask_and_tracks(client: Client, tmp_path: Path) -> None:
+    options = client.clip(at(0.52), at(9.2), form="MKV")
+    yard = options.archive.sources.add(origin=SECOND_CAMERA)
+    yard.tracks.append("video")
+    yard.timeline_mask.add(begin_time=at(1), end_time=at(2.4))
+    yard.timeline_mask.add(begin_time=at(0), end_time=at(1.6))
+    options.archive.timeline_mask.add(begin_time=at(0), end_time=at(3))
+    session_id = client.start(options)
+    (file,) = client.wait_completed(session_id).result.files
+    path = tmp_path / "clip.mkv"
+    path.write_bytes(client.download(session_id, file.path))
+    assert [numbers(path, track=track) for track in (0, 1)] == [list(range(13, 75)), list(range(13, 60))]
+    judged = judge(path)
+    assert [stream["codec_type"] for stream in judged.streams] == ["video", "audio", "video"]
+    assert [stream["tags"]["title"] for stream in judged.streams] == ["Entrance", "Entrance", "Yard"]
+    assert (file.min_timestamp, file.max_timestamp) == (at(0.52), at(2.96))
+
+
 def test_discrete_sources_get_a_file_each(client: Client) -> None:
     options = client.clip(at(0), at(2))
     options.archive.sources.append(client.export.ArchiveMode.Source(origin=SECOND_CAMERA))

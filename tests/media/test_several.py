@@ -10,6 +10,8 @@ import pytest
 from tests.material import SECOND, T0, FakeLink, Judged, Outcome, do, judge, numbered, numbers, numbers_of_all, source
 from tools.make_recordings import Form, Piece, cut
 from vx.jobs import ClipJob, Container, Progress, Source
+from vx.media import muxing
+from vx.media.reading import Track
 
 MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 CONTAINERS: list[Container] = ["mp4", "mkv"]
@@ -252,3 +254,21 @@ def gaps_between(moments: list[float], gap: float) -> list[tuple[float, float]]:
         else:
             stretches[-1] = (begin, moment)
     return stretches
+
+
+def test_a_track_that_libav_refuses_costs_the_others_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = record(tmp_path / "one", FORM, (0, 4))
+    other = record(tmp_path / "other", Form(width=336), (0, 2), (2, 4))
+    real = muxing.ResultFile._add
+
+    def add(self: muxing.ResultFile, track: Track, title: str) -> Any:
+        if title == "Yard":
+            raise ValueError("no such track")
+        return real(self, track, title)
+
+    monkeypatch.setattr(muxing.ResultFile, "_add", add)
+    made = clip(tmp_path / "out", (source(one), source(other, "Yard")), 0, 4, "mp4")
+    assert made.ended.succeeded
+    assert [n for path in made.files for n in numbers(path)] == list(range(100))
+    assert "it is left out" in made.link.notes
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in made.files}

@@ -5,6 +5,7 @@
     build        stubs, the C++ peer and the slow disk, made from sources and kept in .cache/
     scenario     what all servers serve, and the requests for it
     transport    the parts `download`, `unary`, `mixed`, `memory`
+    media        the part `media`: clips, against ffmpeg; media_worker is what its workers run
     h2load, probe, grpcio_client    the clients
     peers/       the servers: vx itself, and who it is compared with
 

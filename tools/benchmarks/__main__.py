@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import shutil
 import signal
@@ -11,31 +13,39 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from tools.benchmarks import harness, transport
+from tools.benchmarks import harness, media, transport
 from tools.benchmarks.harness import NO, BenchError, Row, note
+
+MEDIA = "media"
+PARTS = [*transport.PARTS, MEDIA]
 
 
 def main() -> None:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, _end)  # so that every `with` is left, and no process stays
     signal.signal(signal.SIGHUP, _end)
-    if not shutil.which("h2load"):
+    parts = PARTS if arguments.part == "all" else [arguments.part]
+    if any(part in transport.PARTS for part in parts) and not shutil.which("h2load"):
         raise SystemExit("h2load is needed; on Debian, as root: apt-get install nghttp2-client")
-    parts = list(transport.PARTS) if arguments.part == "all" else [arguments.part]
     machine = harness.describe_machine()
     begin = time.monotonic()
     failed = False
     rows: list[Row] = []
     try:
-        with transport.open_bench(arguments.rounds) as bench:
+        with contextlib.ExitStack() as stack:
+
+            @functools.cache
+            def bench() -> transport.Bench:
+                return stack.enter_context(transport.open_bench(arguments.rounds))
+
             if not arguments.profile:
                 _print_header(machine, arguments.rounds)
             for part in parts:
                 try:
                     if arguments.profile:
-                        print(transport.profile(bench, part))
+                        print(media.profile() if part == MEDIA else transport.profile(bench(), part))
                         continue
-                    found = transport.PARTS[part](bench)
+                    found = media.media(arguments.rounds) if part == MEDIA else transport.PARTS[part](bench())
                 except BenchError as error:
                     failed = True
                     note(f"tools/bench {part}: {error}")
@@ -62,7 +72,7 @@ def _print_header(machine: dict[str, str], rounds: int) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tools/bench", description="Measures vx against its peers on this machine.")
-    parser.add_argument("part", nargs="?", default="all", choices=[*transport.PARTS, "all"])
+    parser.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all"])
     parser.add_argument("--rounds", type=int, default=5, help="how often each server has its turn (default: 5)")
     parser.add_argument("--profile", action="store_true", help="instead: what vx spends its time with, by cProfile")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measured value to FILE as well")

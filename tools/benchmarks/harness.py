@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TextIO, TypeVar
 
-_START_S = 60.0
+_START_S = 120.0
 _STOP_S = 10.0
 _CLIENT_S = 120.0
 _LEASH = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []

@@ -8,8 +8,11 @@ measured with a whole server.
 from __future__ import annotations
 
 import contextlib
+import cProfile
+import io
 import multiprocessing
 import os
+import pstats
 import shutil
 import subprocess
 import sys
@@ -26,7 +29,7 @@ import msgspec
 
 from tools.benchmarks import build, harness, scenario
 from tools.benchmarks.harness import BenchError, Row, note
-from tools.benchmarks.media_worker import work
+from tools.benchmarks.media_worker import Link, run, work
 from tools.make_recordings import MEDIAMTX, segment_path
 from vx.jobs import ClipJob, Coding, Source, encode
 from vx.timestamps import format_timestamp
@@ -34,6 +37,7 @@ from vx.timestamps import format_timestamp
 T0 = 1_778_486_400_000_000
 SECOND = 1_000_000
 MINUTES = 10
+_TOP = 16
 HOURS = 10
 """Of recordings for the sessions that are stopped."""
 _FFMPEG = "ffmpeg -v error -nostdin -y"
@@ -279,6 +283,7 @@ def _session(service: Any, messages: Any, export: Any, settings: list[Any]) -> t
     )
     stream = export.StreamType(settings=settings)
     request = messages.StartSessionRequest(session_options=export.Options(archive=archive, stream=stream))
+    os.sync()  # what the session before it wrote must not be in the way
     begin = time.perf_counter()
     session_id = service.StartSession(request).started_session_id
     ask = messages.GetSessionStateRequest(session_id=session_id)
@@ -303,3 +308,29 @@ def _session(service: Any, messages: Any, export: Any, settings: list[Any]) -> t
 
 def _parse_listening(line: str) -> tuple[int, str]:
     return int(line.rpartition(":")[2]), ""
+
+
+# ---- profiles
+
+
+def profile() -> str:
+    """What a copy spends its time with, for each of its two threads: cProfile's view."""
+    from vx.media.reading import Reader
+
+    reader, writer = cProfile.Profile(), cProfile.Profile()
+    run_reader = Reader._run
+    with tempfile.TemporaryDirectory(prefix="vx-bench-") as name:
+        folder = Path(name)
+        (folder / "out").mkdir()
+        job = _clip(_Recordings(folder), 0, MINUTES * 60)
+        Reader._run = lambda self: reader.runcall(run_reader, self)  # type: ignore[method-assign]
+        try:
+            writer.runcall(run, msgspec.structs.replace(job, folder=str(folder / "out")), Link())
+        finally:
+            Reader._run = run_reader  # type: ignore[method-assign]
+    texts = []
+    for thread, measured in (("reader", reader), ("writer", writer)):
+        output = io.StringIO()
+        pstats.Stats(measured, stream=output).strip_dirs().sort_stats("tottime").print_stats(_TOP)
+        texts.append(f"\ncopy of {MINUTES} minutes: the {thread}'s thread\n{output.getvalue()}")
+    return "\n".join(texts)

@@ -12,8 +12,10 @@ from pathlib import Path
 from vx.jobs import Event, decode_job, encode
 from vx.media.export import run
 
+__all__ = ["Link", "run", "work"]
 
-class _Link:
+
+class Link:
     """A worker's link to nobody."""
 
     def __init__(self) -> None:
@@ -28,7 +30,7 @@ class _Link:
 
 def work(job: bytes, pipe: Connection) -> None:
     """Do the job; send (CPU seconds since the fork, peak RSS in MiB, why it failed or nothing)."""
-    ended = run(decode_job(job), _Link())
+    ended = run(decode_job(job), Link())
     status = Path("/proc/self/status").read_text()
     peak_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
     pipe.send((time.process_time(), peak_kb / 1024, "" if ended.succeeded else ended.reason))

@@ -37,7 +37,7 @@ track begins with a key frame and nothing is lost or doubled.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from zoneinfo import ZoneInfo
 
@@ -134,6 +134,8 @@ class _Clip:
         self._lanes = [_Lane(job, source, link) for source in sources]
         self._name = ", ".join(source.name for source in sources)
         self._file: ClipFile | None = None
+        self._refused: Begin | None = None
+        """A segment for which libav opens no file."""
         self._files = 0
         self._recorded_until_us = [lane.ranges_us[0][0] for lane in self._lanes]
         self._next_progress = 0.0
@@ -177,24 +179,42 @@ class _Clip:
     def _take(self, number: int, chunk: Chunk) -> None:
         if chunk.opens:
             self._tell(number, chunk.segment)
-        if self._file is not None and self._needs_another_file(self._file, number, chunk):
+        file = self._file
+        if file is not None and self._needs_another_file(file, number, chunk):
             for other, lane in enumerate(self._lanes):
-                if other != number and self._file.sources[other] is not None:
+                if other != number and file.sources[other] is not None:
                     for rest in lane.feed.rest_of_group():
-                        self._file.write(other, rest)
+                        self._write(other, rest)
             self._finish_file()
+        if self._file is None and chunk.segment is not self._refused:
+            self._file = self._open_or_refuse(number, chunk)
+        self._write(number, chunk)
+
+    def _write(self, number: int, chunk: Chunk) -> None:
         if self._file is None:
-            self._file = self._open(number, chunk)
-        if self._file is not None:
+            return  # there is no key frame yet, or libav refuses the segment
+        try:
+            self._file.write(number, chunk)
+        except muxing.RefusedError as error:
+            self._lanes[number].warn(f"{chunk.segment.name}: {error}; a new file goes on behind it")
+            self._keep_what_is_readable()
+
+    def _open_or_refuse(self, number: int, chunk: Chunk) -> ClipFile | None:
+        everyone = range(len(self._lanes))
+        for others in (everyone, ()) if len(self._lanes) > 1 else ((),):
             try:
-                self._file.write(number, chunk)
+                return self._open(number, chunk, others)
             except muxing.RefusedError as error:
-                self._lanes[number].warn(f"{chunk.segment.name}: {error}; a new file goes on behind it")
-                self._keep_what_is_readable()
+                told = error  # it may be another source's track; that one gets a file of its own when it is due
+        self._lanes[number].warn(f"{chunk.segment.name}: {told}; it is left out")
+        self._refused = chunk.segment
+        return None
 
     def _needs_another_file(self, file: ClipFile, number: int, chunk: Chunk) -> bool:
         if chunk.load is not None and not chunk.load.fits(file.budget):
             return True
+        if file.sources[number] is None:
+            return True  # it couldn't be opened together with this source
         if not chunk.opens:
             return False
         segment = chunk.segment
@@ -231,11 +251,14 @@ class _Clip:
                 until_us = tracks.segment.wall_us(file.to_clip(tracks.shown_until_us))
                 self._recorded_until_us[number] = until_us
 
-    def _open(self, number: int, chunk: Chunk) -> ClipFile | None:
-        """A file that begins with this chunk; None where it holds no key frame."""
+    def _open(self, number: int, chunk: Chunk, others: Sequence[int]) -> ClipFile | None:
+        """A file that begins with this chunk, with tracks for these other sources; None where it holds no key frame."""
         if chunk.first_key_us() is None:
             return None
-        heads = [chunk if other == number else lane.feed.peek() for other, lane in enumerate(self._lanes)]
+        heads = [
+            chunk if other == number else lane.feed.peek() if other in others else None
+            for other, lane in enumerate(self._lanes)
+        ]
         keys = [(at, head.segment) for head in heads if head is not None and (at := head.first_key_us()) is not None]
         begin_us, first = min(keys, key=lambda key: key[0])
         segments = [None if head is None else head.segment for head in heads]

@@ -69,7 +69,7 @@ def supports(container: Container, track: Track) -> bool:
 
 
 class RefusedError(VxError):
-    """libav refuses a packet for what is in it: the recording's fault, not the disk's."""
+    """libav refuses a track or a packet for what is in it: the recording's fault, not the disk's."""
 
 
 class ResultFile:
@@ -89,7 +89,10 @@ class ResultFile:
         tracks: Sequence[tuple[Track, str]],
         metadata: Mapping[str, str],
     ) -> None:
-        """Opens the file and fixes its tracks, each with its title. VxError where it can't be created."""
+        """Opens the file and fixes its tracks, each with its title. VxError where it can't be created.
+
+        RefusedError where the fault is a track's; nothing is left of the file then.
+        """
         self.part = part
         self._folder = folder
         path = str(Path(folder, part.part_name))
@@ -103,7 +106,10 @@ class ResultFile:
                 _failed.append(self._output)
                 raise
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise results.write_error(part.name, error) from error
+            told = _told(part.name, error)
+            if isinstance(told, RefusedError):
+                results.discard(folder, part)
+            raise told from error
         self.bases = [time_base(stream) for stream in self._streams]
         """Each track's ticks."""
         self._fractions = [_fraction(base) for base in self.bases]
@@ -147,8 +153,12 @@ class ResultFile:
     def _fail(self, error: Exception) -> VxError:
         self.failed = True
         _failed.append(self._output)
-        told = results.write_error(self.part.name, error)
-        return told if isinstance(error, OSError) else RefusedError(told.kind, str(told))
+        return _told(self.part.name, error)
+
+
+def _told(name: str, error: Exception) -> VxError:
+    told = results.write_error(name, error)
+    return told if isinstance(error, OSError) else RefusedError(told.kind, str(told))
 
 
 def overhead(container: Container, tracks: Sequence[tuple[Track, str]], metadata: Mapping[str, str]) -> Overhead:

@@ -35,8 +35,8 @@ from vx.media import plan
 from vx.media.plan import Join, Placement, TimeBase
 from vx.timestamps import format_timestamp
 
-QUEUE_BYTES = 4 << 20
-BATCH_BYTES = 1 << 20
+QUEUE_BYTES = 2 << 20
+BATCH_BYTES = 512 << 10
 BATCH_PACKETS = 256
 _HEAD_PACKETS = 64
 _FASTEST_RATE = 240
