@@ -132,7 +132,8 @@ def running(
             try:
                 yield Server(name, process, port, session, tls=tls)
             except BenchError:
-                note(f"{name} said:\n{_tail(log)}")
+                if said := _tail(log):
+                    note(f"{name} said:\n{said}")
                 raise
         finally:
             process.terminate()
