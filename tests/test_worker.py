@@ -91,11 +91,19 @@ async def test_workers_are_started_at_the_same_time(pool: WorkerPool) -> None:
 def test_a_worker_has_its_limits() -> None:
     script = """if True:
         import os, resource, signal
-        from vx.worker import WorkerLimits, _restrict
-        _restrict(WorkerLimits(nice=7, memory=3 << 30))
+        from vx.child import WorkerLimits, restrict
+        restrict(WorkerLimits(nice=7, memory=3 << 30))
         print(os.nice(0), resource.getrlimit(resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_CORE))
         os.kill(os.getpid(), signal.SIGTERM)
         print("still here")
     """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "7 (3221225472, 3221225472) (0, 0)\nstill here\n"
+
+
+def test_what_the_fork_server_loads_for_workers_is_no_more_than_they_need() -> None:
+    script = (
+        "import vx.child, vx.media.export, sys; print([m for m in ('trio', 'numpy', 'grpclib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -13,11 +13,12 @@ Where things are (start with `vx.app`):
     vx.session      sessions: their states, who runs them, how long they live, where they are kept
     vx.download     finished files out, in chunks
     vx.worker       the border between the server and its worker processes, one for each running session
+    vx.child        what runs in a worker process
     vx.jobs         what crosses that border
     vx.media        the worker's side: copies, snapshots; all of libav is here
     vx.archive      recordings in: from names of files to segments and gaps
 
-Who may know whom: rpc → session, download; session → worker; worker → media (in the child only); media → archive.
+Who may know whom: rpc → session, download; session → worker → child; child → media (in its process); media → archive.
 Only rpc sees h2 and grpclib, only media sees av and PIL, and the files that only decide don't import trio.
 The command line is a client apart: it sees the generated messages and grpclib's asyncio channel, nothing of the server.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -15,7 +16,7 @@ import pytest
 from tests.material import SECOND, T0, FakeLink, do, judge, numbered, numbers, source
 from tools.make_recordings import Form, Piece, cut
 from vx.jobs import ClipJob, Container, Event, FileOpened, PartFile, Progress, SalvageJob, encode
-from vx.media import muxing
+from vx.media import muxing, results
 from vx.media.export import run
 
 MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
@@ -154,3 +155,15 @@ def test_a_file_can_be_read_while_it_is_written(job: ClipJob) -> None:
     assert seen
     assert numbers(made.file) == list(range(1000))
     judge(made.file)
+
+
+@pytest.mark.parametrize("job", CONTAINERS, indirect=True)
+def test_what_the_disk_says_while_the_file_grows_is_not_lost(job: ClipJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(results, "SYNC_BYTES", 1)
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    made = do(job)
+    assert not made.ended.succeeded
+    assert made.ended.reason.endswith("can't be written: Input/output error")

@@ -16,7 +16,7 @@ import pytest
 from tests.material import SECOND, T0, FakeLink, Outcome, do, judge, numbered, numbers, real_footage, source
 from tools import make_recordings
 from tools.make_recordings import Form, Piece, cut
-from vx.jobs import ClipJob, Coding, Container, Event, Progress
+from vx.jobs import ClipJob, Coding, Container, Event, PartFile, Progress, SalvageJob
 from vx.media.recipe import AtRate
 
 MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
@@ -435,6 +435,23 @@ def test_frames_at_uneven_times_in_avi(tmp_path: Path) -> None:
     assert judge(made.file).frames == pytest.approx([(n - kept[0]) / 25 for n in kept], abs=0.021)
 
 
+def test_what_a_dead_worker_left_of_an_avi_is_kept(tmp_path: Path) -> None:
+    pattern = record(tmp_path / "rec", FORM, 300, (0, 4), (6, 12))
+    whole = export(pattern, tmp_path / "out", 0, 12, "avi").file
+    part = PartFile(part_name="a.avi.part", name="a.avi", mime_type="video/x-msvideo", first_us=T0)
+    (tmp_path / "half").mkdir()
+    data = bytearray(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    for at in (4, data.index(b"movi") - 4):
+        data[at : at + 4] = bytes(4)  # the sizes are written in the end
+    (tmp_path / "half" / part.part_name).write_bytes(data)
+    made = do(SalvageJob(folder=str(tmp_path / "half"), parts=(part,)))
+    assert made.ended.succeeded
+    found = numbers(made.file, flawless=False)
+    assert 150 < len(found) < 250
+    assert found == [*range(100), *range(150, 300)][: len(found)]
+    assert abs(made.link.done[0].last_us - (T0 + found[-1] * FRAME)) <= FRAME
+
+
 # ---- the rest
 
 
@@ -491,3 +508,15 @@ def test_real_footage(tmp_path: Path, name: str, seconds: float) -> None:
     rate = Fraction(judged.streams[0]["r_frame_rate"])
     assert len(judged.frames) == pytest.approx(seconds * rate, abs=1)
     assert done.last_us - done.first_us == pytest.approx((len(judged.frames) - 1) / rate * SECOND, abs=20_000)
+
+
+@pytest.mark.parametrize("coding", [{"audio": "mp2"}, {"speed": 2}, {"speed": 0.8, "audio_quality": "best"}])
+def test_real_sound_of_several_channels(tmp_path: Path, coding: dict[str, Any]) -> None:
+    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    cut(real_footage("bigbuckbunny.mp4"), str(pattern), T0, pieces((0, 60)))
+    made = export(pattern, tmp_path / "out", 1, 3, "mkv", video="mpeg4", **coding)
+    judged = judge(made.file)
+    (sound,) = [stream for stream in judged.streams if stream["codec_type"] == "audio"]
+    assert sound["channels"] == 2
+    assert judged.sound[-1] == pytest.approx(2 / coding.get("speed", 1), abs=0.06)
+    assert _loudness(made.file) > 0.005

@@ -57,6 +57,7 @@ from vx.media.transcode import transcoding
 from vx.timestamps import format_timestamp, to_datetime
 
 PROGRESS_INTERVAL_S = 0.25
+_SOFTWARE = f"vx {version('vx')}"  # looked up here, before workers are forked: it takes milliseconds
 
 
 def export_clip(job: ClipJob, link: Link) -> Ended:
@@ -79,12 +80,16 @@ def export_clip(job: ClipJob, link: Link) -> Ended:
 
 
 def _pipeline(
-    job: ClipJob, messages: Iterator[Message], note: Callable[[str], None], stopping: Callable[[], bool]
+    job: ClipJob,
+    messages: Iterator[Message],
+    warn: Callable[[str], None],
+    inform: Callable[[str], None],
+    stopping: Callable[[], bool],
 ) -> Iterator[Message]:
     """The stages of one source."""
-    stages: list[Stage] = [transcoding(job, note, stopping)]
+    stages: list[Stage] = [transcoding(job, warn, inform, stopping)]
     if job.cut == "exact":
-        stages.append(lambda messages: exact_cut(messages, note))
+        stages.append(lambda messages: exact_cut(messages, warn))
     for stage in stages:
         messages = stage(messages)
     return messages
@@ -106,12 +111,16 @@ class _Lane:
             audio=None if job.reject_audio else source.audio,
             note=self.warn,
         )
-        messages = _pipeline(job, iter(self.reader), self.warn, link.stopping.is_set)
+        messages = _pipeline(job, iter(self.reader), self.warn, self.inform, link.stopping.is_set)
         self.feed = Feed(messages, job.max_file_size)
 
     def warn(self, text: str) -> None:
         """Tell of what is wrong. Callable from any thread."""
         self._link.send(Note(level="warning", text=f"{self.source.name}: {text}"))
+
+    def inform(self, text: str) -> None:
+        """Tell of what is done."""
+        self._link.send(Note(level="info", text=f"{self.source.name}: {text}"))
 
     def tell_gap(self, recorded_until_us: int, segment: Begin | None) -> None:
         """Tell of what wasn't recorded between the last frame and this segment (None: the end of the last range)."""
@@ -121,8 +130,7 @@ class _Lane:
             begin_us, end_us = segment.wanted_us[0], segment.wall_us(segment.origin_us)
         begin_us = max(begin_us, recorded_until_us)
         if end_us - begin_us > plan.GAP_WORTH_A_NOTE_US:
-            text = f"{self.source.name}: nothing was recorded from {describe_range(begin_us, end_us)}"
-            self._link.send(Note(level="info", text=text))
+            self.inform(f"nothing was recorded from {describe_range(begin_us, end_us)}")
 
 
 class _Clip:
@@ -288,7 +296,7 @@ class _Clip:
         ids = [f"{lane.source.id} {lane.source.origin}".strip() for lane in self._lanes]
         offset = self._job.timezone_min
         zone = f"UTC{'-' if offset < 0 else '+'}{abs(offset) // 60:02}:{abs(offset) % 60:02}"
-        software = f"vx {version('vx')}"
+        software = _SOFTWARE
         tags = {
             "title": self._name,
             "comment": self._job.comment,
@@ -334,8 +342,11 @@ class _Clip:
             self._finish_file()
 
     def _report_progress(self) -> None:
+        if self._file is None:
+            return
+        self._file.result.sync_some()
         now = time.monotonic()
-        if self._file is not None and now >= self._next_progress:
+        if now >= self._next_progress:
             self._next_progress = now + PROGRESS_INTERVAL_S
             self._link.send(Progress(last_frame_us=self._file.last_us))
 

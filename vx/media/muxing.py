@@ -96,6 +96,7 @@ class ResultFile:
         self.part = part
         self._folder = folder
         path = str(Path(folder, part.part_name))
+        self._syncing = results.Syncing(Path(path))
         try:
             self._output = av.open(path, "w", format=_FORMATS[container], container_options=dict(_OPTIONS[container]))
             try:
@@ -142,12 +143,23 @@ class ResultFile:
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._fail(error) from error
 
+    def sync_some(self) -> None:
+        """Have what was written brought to the disk by and by. VxError where it refuses."""
+        try:
+            self._syncing.go_on()
+        except OSError as error:
+            raise self._fail(error) from error
+        if self._syncing.error is not None:
+            raise self._fail(self._syncing.error) from self._syncing.error
+
     def close(self) -> int:
         """Finalise it under its final name; returns its size. VxError where the disk refuses."""
         try:
             self._output.close()
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._fail(error) from error
+        if self._syncing.error is not None:
+            raise self._fail(self._syncing.error) from self._syncing.error
         return results.complete(self._folder, self.part)
 
     def _fail(self, error: Exception) -> VxError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 import unicodedata
 from pathlib import Path
 
@@ -38,6 +39,37 @@ def safe_name(text: str) -> str:
     text = re.sub(r"[^\w.-]+", "_", text).strip("._-")
     text = text.encode("utf-8", "ignore")[:_LONGEST_STEM].decode("utf-8", "ignore")
     return text or "camera"
+
+
+SYNC_BYTES = 8 << 20
+
+
+class Syncing:
+    """Brings a growing file to the disk from time to time, in a thread beside, so that little is left in the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._synced = 0
+        self._thread: threading.Thread | None = None
+        self.error: OSError | None = None
+        """What the disk said. The kernel says it once, so it must not be lost."""
+
+    def go_on(self) -> None:
+        """Look whether it is time, and don't wait."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        size = self._path.stat().st_size
+        if size - self._synced >= SYNC_BYTES:
+            self._synced = size
+            self._thread = threading.Thread(target=self._sync, name="sync", daemon=True)
+            self._thread.start()
+
+    def _sync(self) -> None:
+        try:
+            with self._path.open("rb") as file:
+                os.fdatasync(file.fileno())
+        except OSError as error:
+            self.error = error
 
 
 def complete(folder: str, part: PartFile) -> int:

@@ -67,9 +67,10 @@ def _shown_us(path: str) -> int:
         video = video_stream(container)
         try:
             for packet in demux(container, video):
-                if packet.pts is not None:
-                    first = packet.pts if first is None else min(first, packet.pts)
-                    last = max(last, packet.pts)
+                shown = packet.pts if packet.pts is not None else packet.dts  # AVI has but one time
+                if shown is not None:
+                    first = shown if first is None else min(first, shown)
+                    last = max(last, shown)
         except (BrokenError, av.FFmpegError):
             if first is None:
                 raise

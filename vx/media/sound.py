@@ -250,9 +250,11 @@ def _tempo_graph(recipe: EncodeSound, layout: str) -> Graph:
         sample_rate=recipe.rate, format="fltp", layout=layout, time_base=Fraction(1, recipe.rate)
     )
     tempo = graph.add("atempo", str(recipe.tempo))
+    planes = graph.add("aformat", "sample_fmts=fltp")  # atempo gives out packed samples
     sink = graph.add("abuffersink")
     source.link_to(tempo)
-    tempo.link_to(sink)
+    tempo.link_to(planes)
+    planes.link_to(sink)
     graph.configure()
     return graph
 

@@ -50,12 +50,18 @@ a copy."""
 
 
 def transcoding(
-    job: ClipJob, note: Callable[[str], None], stopping: Callable[[], bool], draws: Sequence[Draw] = ()
+    job: ClipJob,
+    warn: Callable[[str], None],
+    inform: Callable[[str], None],
+    stopping: Callable[[], bool],
+    draws: Sequence[Draw] = (),
 ) -> Stage:
-    """The stage for one source of a job. `stopping` is asked often: encoding takes long."""
+    """The stage for one source of a job. `warn` is told what is wrong, `inform` what isn't copied, and why; each thing
+    once. `stopping` is asked often: encoding takes long.
+    """
 
     def stage(messages: Iterator[Message]) -> Iterator[Message]:
-        return _Transcoder(job, note, stopping, draws).run(messages)
+        return _Transcoder(job, warn, inform, stopping, draws).run(messages)
 
     return stage
 
@@ -130,11 +136,17 @@ class _Transcoder:
     """One source's stage."""
 
     def __init__(
-        self, job: ClipJob, note: Callable[[str], None], stopping: Callable[[], bool], draws: Sequence[Draw]
+        self,
+        job: ClipJob,
+        warn: Callable[[str], None],
+        inform: Callable[[str], None],
+        stopping: Callable[[], bool],
+        draws: Sequence[Draw],
     ) -> None:
         self._job = job
         self._coding = job.coding
-        self._note = note
+        self._warn = _once(warn)
+        self._inform = _once(inform)
         self._stopping = stopping
         self._draws = draws
         self._threads = job.coding.threads or min(recipe.MOST_THREADS, len(os.sched_getaffinity(0)))
@@ -142,7 +154,6 @@ class _Transcoder:
         self._keys = recipe.key_picker(self._coding)
         self._picker: recipe.Every | None = None
         self._picker_rate: Fraction | None = None
-        self._told: set[str] = set()
         self._segment: Begin | None = None
         self._announced: Begin | None = None
         self._pictures: _Pictures | None = None
@@ -187,19 +198,19 @@ class _Transcoder:
         choice = self._choose_picture(segment.video)
         self._pictures = self._key_frames = None
         if isinstance(choice, EncodePicture):
-            self._tell(f"the picture is encoded: {choice.why}")
+            self._inform(f"the picture is encoded: {choice.why}")
             rate = segment.video.rate
             if self._picker is None or rate != self._picker_rate:
                 self._picker, self._picker_rate = recipe.frame_picker(self._coding, rate), rate
             self._pictures = _Pictures(
-                self._job, segment, self._clock, self._keys, self._picker, self._draws, self._threads, self._tell
+                self._job, segment, self._clock, self._keys, self._picker, self._draws, self._threads, self._warn
             )
         elif self._keys is not None:
             self._key_frames = _KeyFrames(segment.wanted_us)
         self._sound_choice = self._choose_sound(segment.audio)
         self._sound = None
         if isinstance(self._sound_choice, EncodeSound) and segment.audio is not None:
-            self._tell(f"the sound is encoded: {self._sound_choice.why}")
+            self._inform(f"the sound is encoded: {self._sound_choice.why}")
             from vx.media.sound import SoundEncoder  # and with it numpy, which takes 20 MB of a worker
 
             self._sound_base_us = segment.origin_us
@@ -208,11 +219,11 @@ class _Transcoder:
                 segment.audio,
                 segment.origin_us,
                 _ANY_TIME if self._leaves_cut(segment) else segment.wanted_us,
-                self._tell,
+                self._warn,
                 global_header=self._job.container != "avi",
             )
         elif isinstance(self._sound_choice, LeaveOut):
-            self._tell(f"the sound is left out: {self._sound_choice.why}")
+            self._inform(f"the sound is left out: {self._sound_choice.why}")
 
     def _choose_picture(self, track: Track) -> PictureChoice:
         context: Any = track.template.codec_context
@@ -272,7 +283,7 @@ class _Transcoder:
             return False
         if not context.has_b_frames:
             return False
-        self._tell("the clip begins with the key frame before its start: avi has no times for B-frames")
+        self._inform("the clip begins with the key frame before its start: avi has no times for B-frames")
         return True
 
     # ---- packets
@@ -380,10 +391,17 @@ class _Transcoder:
         yield from self._release(None)
         self._waiting.clear()
 
-    def _tell(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
-            self._note(text)
+
+def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Tells each thing one time."""
+    told: set[str] = set()
+
+    def tell_once(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            tell(text)
+
+    return tell_once
 
 
 def _goes_on(segment: Begin, previous: Begin) -> bool:
