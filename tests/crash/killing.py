@@ -60,9 +60,9 @@ def saving(what: str, *, before: bool) -> None:
 
 def event(kind: str) -> None:
     """Die when a worker reports this."""
-    from vx.session.registry import Registry
+    from vx.session.exporter import Exporter
 
-    killing(Registry, "_take", when=lambda _registry, _session, event: type(event).__name__ == kind, before=True)
+    killing(Exporter, "_take", when=lambda _exporter, _session, event: type(event).__name__ == kind, before=True)
 
 
 def folder(name: str, *, before: bool) -> None:

@@ -41,7 +41,7 @@ class Life:
             rig.workers.workers.clear()
             yield rig
             # Killed: nothing more of what it does reaches the disk.
-            rig.registry._store = MemoryStore()
+            self.store = replace(self.store, records=dict(self.store.records), audit=list(self.store.audit))
             rig.registry._folder = self.folder / "nowhere"
             nursery.cancel_scope.cancel()
 

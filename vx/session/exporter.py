@@ -1,0 +1,172 @@
+"""A session's export: it waits for its turn, a worker process does the work, and the files that it made are kept.
+
+What becomes of the session then is the registry's. Progress is not stored; a file under way is, so that it is found
+again if the server is killed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Protocol, TypeVar, TypeVarTuple, Unpack
+
+import trio
+
+from vx.errors import VxError
+from vx.jobs import Ended, Event, FileDone, FileOpened, Job, Note, Progress, SalvageJob
+from vx.model import ResultFile, State
+from vx.session import delivery, folders, work
+from vx.session.ledger import SAVE_S, Ledger, shielded
+from vx.session.session import Session
+from vx.session.store import StoreError
+
+log = logging.getLogger(__name__)
+
+_SALVAGE_S = 30.0
+_MAX_DELIVERY_THREADS = 8
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+_T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
+
+
+class InThread(Protocol):
+    """Calls a blocking function off the event loop."""
+
+    async def __call__(self, call: Callable[[Unpack[_Args]], _T], /, *args: *_Args) -> _T: ...
+
+
+class Exporter:
+    """Does the exports of all sessions. A worker that was told to stop and has not ended in `grace_s` is killed."""
+
+    def __init__(self, workers: work.Workers, ledger: Ledger, grace_s: float, in_thread: InThread) -> None:
+        self._workers = workers
+        self._ledger = ledger
+        self._grace_s = grace_s
+        self._in_thread = in_thread
+
+    async def export(self, session: Session, job: Job) -> Ended:
+        """Do the job, and keep what it made with the session; whatever goes wrong is how it ended."""
+        try:
+            return await self._export(session, job)
+        except OSError as error:
+            return Ended(succeeded=False, reason=f"no worker process could be started: {error}")
+        except VxError as error:
+            return Ended(succeeded=False, reason=str(error))
+        except Exception as error:
+            log.exception("session %s failed", session.record.id)
+            return Ended(succeeded=False, reason=f"internal error: {type(error).__name__}")
+
+    async def _export(self, session: Session, job: Job) -> Ended:
+        with session.stop_scope:
+            await session.turn.wait()
+        if session.record.state is State.STOPPING:
+            return Ended(succeeded=False, reason="stopped before its turn came")
+        session.stop_scope = trio.CancelScope()
+        ended, by_itself = await work.do(
+            self._workers, job, session.stop_scope, self._grace_s, lambda event: self._take(session, event)
+        )
+        if not by_itself:
+            await self.salvage(session)
+        return ended
+
+    async def _take(self, session: Session, event: Event) -> None:
+        """What a worker reports."""
+        record = session.record
+        match event:
+            case Progress():
+                session.record = replace(record, last_frame_us=event.last_frame_us)
+            case FileOpened():
+                session.record = replace(record, parts=(*record.parts, event.part))
+                with shielded(SAVE_S):
+                    try:
+                        await self._ledger.save(session.record)
+                    except StoreError as error:  # it matters only if the server is killed before the export ends
+                        if not error.passing:
+                            raise
+                        log.warning("session %s: a file under way could not be noted: %s", record.id, error)
+            case FileDone():
+                file = ResultFile(event.name, event.size, event.mime_type, event.first_us, event.last_us)
+                _keep(session, [file])
+            case Note():
+                log.log(_LEVELS[event.level], "session %s: %s", record.id, event.text)
+
+    async def salvage(self, session: Session) -> None:
+        """Keep what a dead worker left behind and can be played."""
+        record = session.record
+        complete, readable = await self._in_thread(folders.left_behind, session.folder, record.parts)
+        _keep(session, complete)
+        if not readable:
+            return
+        job = SalvageJob(folder=str(session.folder), parts=tuple(readable))
+        try:
+            if not await work.salvage(self._workers, job, _SALVAGE_S, lambda event: self._take(session, event)):
+                log.warning("session %s: what its worker left could not be read in time", record.id)
+        except OSError as error:
+            log.warning("session %s: what its worker left could not be read: %s", record.id, error)
+
+    async def deliver(self, session: Session, ended: Ended) -> Ended:
+        """Have the export agent store the files. What it can't store stays with the session, to be downloaded."""
+        where = session.record.delivery
+        if where is None:
+            return ended
+        for file in session.record.files:
+
+            async def intend(path: str, file: ResultFile = file) -> None:
+                _set_path(session, file.id, path)
+                with shielded(SAVE_S):
+                    await self._ledger.save(session.record)
+
+            def intend_from_thread(path: str, intend: Callable[[str], Awaitable[None]] = intend) -> None:
+                trio.from_thread.run(intend, path)
+
+            try:
+                path = await in_delivery_thread(
+                    delivery.deliver, session.folder, where, file, session.record.id, intend_from_thread
+                )
+            except OSError as error:
+                problem = error.strerror
+            except StoreError as error:
+                if not error.passing:
+                    raise
+                problem = str(error)
+            else:
+                _set_path(session, file.id, path)
+                continue
+            _set_path(session, file.id, "")
+            reason = f"{file.id} could not be put into {where.directory}: {problem}; it can be downloaded"
+            ended = Ended(succeeded=False, reason=f"{ended.reason}; {reason}" if ended.reason else reason)
+        return ended
+
+
+def _keep(session: Session, files: Sequence[ResultFile]) -> None:
+    """Files of the session are complete."""
+    record = session.record
+    names = {file.id for file in files}
+    session.record = replace(
+        record,
+        parts=tuple(part for part in record.parts if part.name not in names),
+        files=(*(file for file in record.files if file.id not in names), *files),
+    )
+
+
+def _set_path(session: Session, file_id: str, path: str) -> None:
+    files = (replace(file, path=path) if file.id == file_id else file for file in session.record.files)
+    session.record = replace(session.record, files=tuple(files))
+
+
+_delivery_threads = trio.lowlevel.RunVar[trio.CapacityLimiter]("vx_delivery_threads")
+
+
+async def in_delivery_thread(call: Callable[[Unpack[_Args]], _T], /, *args: *_Args) -> _T:
+    """Call a function of `vx.session.delivery` off the event loop; cancelled, it is left behind.
+
+    Threads of their own: where results are stored may be a share of a machine that does not answer any more.
+    """
+    try:
+        limiter = _delivery_threads.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(_MAX_DELIVERY_THREADS)
+        _delivery_threads.set(limiter)
+    return await trio.to_thread.run_sync(call, *args, abandon_on_cancel=True, limiter=limiter)
