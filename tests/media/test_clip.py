@@ -11,7 +11,7 @@ from av.container import InputContainer
 from tests.material import SECOND, T0, FakeLink, Outcome, do, judge, numbered, numbers, real_footage, source
 from tools.make_recordings import Form, Piece, cut
 from vx.jobs import ClipJob, Container, Cut, Event, FileDone, FileOpened, PartFile, Progress
-from vx.media import reading
+from vx.media import reading, recording
 
 MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 KINDS = ["mp4", "fmp4", "mkv", "ts"]
@@ -297,7 +297,7 @@ def test_stop_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: p
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
     cut(numbered(FORM, 100), str(pattern), T0, pieces((0, 2), (2, 4)))
     link, never = FakeLink(), threading.Event()
-    real = reading.open_recording
+    real = recording.open_recording
 
     def open_recording(path: str) -> InputContainer:
         if "08-00-02" in path:

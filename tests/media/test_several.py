@@ -11,7 +11,7 @@ from tests.material import SECOND, T0, FakeLink, Judged, Outcome, do, judge, num
 from tools.make_recordings import Form, Piece, cut
 from vx.jobs import ClipJob, Container, Progress, Source
 from vx.media import muxing
-from vx.media.reading import Track
+from vx.media.messages import Track
 
 MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 CONTAINERS: list[Container] = ["mp4", "mkv"]

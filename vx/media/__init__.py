@@ -1,5 +1,14 @@
 """The worker's side: everything that opens media. Runs in a process of its own, one for each session.
 
-`export` is the way in. `plan` decides (pure), `reading` brings packets in, `muxing` writes result files, and on top of
-them `clip`, `snapshot` and `salvage` do a job each. Only this package imports av and PIL.
+`export` is the way in; `clip`, `snapshot` and `salvage` do a job each. Below a clip:
+
+    plan, recipe                       decide (pure): times and sizes; what is copied and what is encoded
+    recording, reading                 bring packets in: of one recording; of a camera's recordings, one after the other
+    transcode, pictures, sound, clock  encode what can't stay as it was recorded
+    cutting, nal                       the exact cut
+    messages                           what these hand each other
+    feeding, clipfile                  packets of several cameras into files
+    muxing, avi, results               files out
+
+Only this package imports av and PIL.
 """

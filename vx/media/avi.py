@@ -22,9 +22,9 @@ from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
 
 from vx.jobs import PartFile
+from vx.media.messages import Track, detached
 from vx.media.muxing import DEFAULT_RATE, ResultFile
 from vx.media.plan import SECOND_US, TimeBase
-from vx.media.reading import Track, detached
 
 TICK = TimeBase(1, 90_000)
 LONGEST_HOLE_US = 60 * SECOND_US

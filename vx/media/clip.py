@@ -4,7 +4,7 @@ Each source has a pipeline of its own, pulled by the writer in the writer's thre
 
     Reader (a thread) -> stage -> stage -> Feed -> writer
 
-A stage is a generator (`reading.Stage`): it takes the messages of the one before it and yields messages of the same
+A stage is a generator (`messages.Stage`): it takes the messages of the one before it and yields messages of the same
 kind. `_pipeline` puts a source's stages together, in this order: transcode what has to be, cut exactly, leave out what
 the container can't hold.
 
@@ -50,9 +50,10 @@ from vx.media.avi import AviFile
 from vx.media.clipfile import ClipFile
 from vx.media.cutting import exact_cut
 from vx.media.feeding import Chunk, Feed, TooLargeError
+from vx.media.messages import Begin, Message, Stage
 from vx.media.muxing import ResultFile
 from vx.media.plan import Budget, Join
-from vx.media.reading import Begin, Message, Reader, Stage, describe_range
+from vx.media.reading import Reader, describe_range
 from vx.media.transcode import transcoding
 from vx.timestamps import format_timestamp, to_datetime
 

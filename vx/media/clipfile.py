@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from vx.media import plan
 from vx.media.feeding import Chunk, goes_on
+from vx.media.messages import Begin, TimedPacket
 from vx.media.muxing import ResultFile
 from vx.media.plan import Budget, Join, TrackClock
-from vx.media.reading import Begin, TimedPacket
 
 
 class ClipFile:

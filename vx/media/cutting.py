@@ -28,8 +28,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from vx.media import nal
+from vx.media.messages import Begin, Message, Packets, TimedPacket, Track, assign_stream
 from vx.media.plan import Join
-from vx.media.reading import Begin, Message, Packets, TimedPacket, Track, assign_stream
 
 LARGEST_GOP = 32 << 20
 """Bytes. A camera may go without a key frame for minutes; so much is held in memory for the exact cut, and no more."""
@@ -397,7 +397,7 @@ def _encoder(codec: str, frame: VideoFrame, segment: Begin, taken: set[int]) -> 
         raise CannotCutError(f"there is no encoder for {frame.format.name}")
     base = segment.video.time_base
     encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, frame.format.name
-    encoder.time_base = Fraction(base.num, base.den)
+    encoder.time_base = base.seconds
     encoder.framerate = Fraction(25)  # for its rate control alone
     for name in ("color_range", "color_primaries", "color_trc", "colorspace"):
         setattr(encoder, name, getattr(frame, name))
@@ -421,7 +421,7 @@ def _packet(segment: Begin, data: bytes, pts: int, dts: int, duration: int, *, k
     packet: Any = Packet(data)
     packet.pts, packet.dts, packet.duration = pts, dts, duration
     base = segment.video.time_base
-    packet.time_base = Fraction(base.num, base.den)
+    packet.time_base = base.seconds
     packet.is_keyframe = key
     assign_stream(packet, segment.video_index)
     return packet  # type: ignore[no-any-return]

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vx.media import plan
+from vx.media.messages import Begin, Message, TimedPacket
 from vx.media.plan import Budget, GroupStart, Join
-from vx.media.reading import Begin, Message, TimedPacket
 
 Run = tuple[Begin, list[TimedPacket]]
 """Packets of one segment."""

@@ -21,8 +21,9 @@ import av.container
 from vx.errors import VxError
 from vx.jobs import Container, PartFile
 from vx.media import results
-from vx.media.plan import Overhead, TimeBase
-from vx.media.reading import Track, time_base
+from vx.media.messages import Track
+from vx.media.plan import Overhead
+from vx.media.recording import time_base
 
 _FORMATS = {"mp4": "mp4", "mkv": "matroska", "avi": "avi"}
 _FRAGMENT_US = 5_000_000
@@ -113,7 +114,7 @@ class ResultFile:
             raise told from error
         self.bases = [time_base(stream) for stream in self._streams]
         """Each track's ticks."""
-        self._fractions = [_fraction(base) for base in self.bases]
+        self._fractions = [base.seconds for base in self.bases]
 
     def _add(self, track: Track, title: str) -> Any:
         stream: Any = self._output.add_stream_from_template(track.template, opaque=True)
@@ -193,7 +194,3 @@ def _avi_overhead(worst: Overhead, tracks: Sequence[tuple[Track, str]]) -> Overh
         context: Any = track.template.codec_context
         silence += (context.bit_rate or _LARGEST_SOUND) // 8
     return dataclasses.replace(worst, group=worst.group + int(silence / rate) + 1, group_us=int(1_000_000 / rate))
-
-
-def _fraction(base: TimeBase) -> Fraction:
-    return Fraction(base.num, base.den)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 JITTER_US = 250_000
 GAP_WORTH_A_NOTE_US = 1_000_000
@@ -28,6 +29,11 @@ class TimeBase:
 
     num: int
     den: int
+
+    @property
+    def seconds(self) -> Fraction:
+        """A tick, as libav wants it."""
+        return Fraction(self.num, self.den)
 
     def us(self, ticks: int) -> int:
         """Ticks in microseconds, to the nearest."""

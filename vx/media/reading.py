@@ -2,7 +2,7 @@
 
 The reader does what only it can know early: it back-fills missing times, seeks to the key frame at or before the
 start, stops behind the end, puts each segment on the wall clock, and turns what is broken into a note and a gap. What
-comes out are `Begin`, `Packets` and `End` for each segment that has something to give. The pts and dts of a packet
+comes out are a `Begin` and `Packets` for each segment that has something to give. The pts and dts of a packet
 that was handed over count from its segment's origin.
 
 It reads no further ahead than the batch that it hands over. `Reader.abandon` lets go of the thread, which may hang in a
@@ -11,291 +11,48 @@ read for as long as a dead disk or network mount pleases: nothing waits for it, 
 
 from __future__ import annotations
 
-import functools
 import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from io import BytesIO
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import av
 import av.container
 from av.audio.stream import AudioStream
 from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
-from av.stream import Disposition, Stream
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from vx.archive.segments import Found, Recordings, Segment
 from vx.media import plan
+from vx.media.messages import Begin, Message, Packets, TimedPacket, Track, detached
 from vx.media.plan import Join, Placement, TimeBase
+from vx.media.recording import (
+    adts_config,
+    complete_stamps,
+    demux,
+    frame_rate,
+    frame_ticks,
+    open_recording,
+    promised_us,
+    read_head,
+    seek_before,
+    sound_stream,
+    time_base,
+    translate,
+    video_stream,
+)
 from vx.timestamps import format_timestamp
 
 BATCH_BYTES = 512 << 10
 BATCH_PACKETS = 256
-_HEAD_PACKETS = 64
-_FASTEST_RATE = 240
 _SKEW_US = 1_000_000
 """How far sound may lie behind the picture in a file's order of packets."""
 
 _REORDER_US = 20_000_000
 """No frame is predicted from one that is shown so much later; where its time says that, the time is wrong."""
-
-
-class TimedPacket(Protocol):
-    """An av.Packet whose times are all known."""
-
-    pts: int
-    dts: int
-    duration: int
-    time_base: Fraction
-    size: int
-    stream_index: int
-    is_keyframe: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Track:
-    """A stream's parameters, independent of the file they were read from. Equal `key`s fit into one output track."""
-
-    key: tuple[object, ...]
-    template: Stream
-    extradata: bytes
-    """The decoder's configuration; `template` may lack it."""
-    time_base: TimeBase
-    rate: Fraction | None = None
-    """Frames a second where none is missing, as far as the file tells."""
-    rotated: bool = False
-    """Players turn the picture. Only known where somebody had to look."""
-
-
-@dataclass(frozen=True, eq=False)
-class Begin:
-    """A segment's packets follow; their times count from `origin_us`."""
-
-    name: str
-    placement: Placement
-    video: Track
-    audio: Track | None
-    video_index: int
-    """`stream_index` of the picture's packets; all others are sound. `assign_stream` sets it on a packet."""
-    wanted_us: tuple[int, int] = (-(2**62), 2**62)
-    """The clip shows begin <= t < end, on the wall clock. Packets before and behind it are there to be decoded."""
-    to_wall: Callable[[int], int] | None = None
-    """From the clip's clock to the wall clock, in microseconds; None: they are the same. Only for what is reported."""
-
-    @property
-    def origin_us(self) -> int:
-        """The clip's time from which the packets' times count: the wall time of the segment's first shown frame."""
-        return self.placement.origin_us
-
-    def wall_us(self, clip_us: int) -> int:
-        """The wall time of a time of the clip."""
-        return clip_us if self.to_wall is None else self.to_wall(clip_us)
-
-
-@dataclass(frozen=True)
-class Packets:
-    """Some of the segment's packets in decoding order."""
-
-    packets: list[TimedPacket]
-
-
-Message = Begin | Packets
-
-Stage = Callable[[Iterator[Message]], Iterator[Message]]
-"""A step between a reader and the file's writer; the contract stands in vx.media.clip."""
-
-
-@functools.lru_cache(maxsize=64)
-def _marker(index: int) -> Stream:
-    carrier = av.open(BytesIO(), "w", format="nut")
-    return [carrier.add_stream("rawvideo") for _ in range(index + 1)][index]
-
-
-def assign_stream(packet: Packet[Any], index: int) -> None:
-    """Give a packet that was made here the `stream_index` by which picture and sound are told apart."""
-    packet.stream = _marker(index)
-
-
-class BrokenError(Exception):
-    """A recording that can't be read (any further); the text is for people."""
-
-
-def translate(error: Exception) -> BrokenError:
-    """A foreign error met while reading, in words."""
-    if isinstance(error, BrokenError):
-        return error
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if isinstance(error, FileNotFoundError):
-        text = "it has vanished"
-    elif isinstance(error, av.error.InvalidDataError):
-        text = "it is broken, or still being written"
-    return BrokenError(text)
-
-
-def open_recording(path: str) -> av.container.InputContainer:
-    """Open a recording. Any exception may come out of bad bytes; pass it to `translate`."""
-    if Path(path).stat().st_size == 0:
-        raise BrokenError("it is empty")
-    # only files: a recording may be a playlist that names other places
-    return av.open(path, "r", metadata_errors="replace", options={"protocol_whitelist": "file"})
-
-
-def video_stream(container: av.container.InputContainer, number: int = 0) -> VideoStream:
-    """The first real video stream (a cover picture is none), or a later one by its number from 0 on.
-
-    BrokenError where there is none that can be used.
-    """
-    real = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if number >= len(real):
-        raise BrokenError(f"it has no track video:{number}" if number else "it has no video")
-    stream = real[number]
-    if stream.codec_context is None or not stream.width or not stream.time_base:
-        raise BrokenError("its video can't be understood")
-    return stream
-
-
-def time_base(stream: Stream) -> TimeBase:
-    """The stream's ticks."""
-    base = stream.time_base or Fraction(1, 1000)
-    return TimeBase(base.numerator, base.denominator)
-
-
-def frame_rate(stream: VideoStream) -> Fraction | None:
-    """Frames a second where none is missing; None where the file doesn't say."""
-    rates = [rate for rate in (stream.base_rate, stream.average_rate) if rate and 1 <= rate <= _FASTEST_RATE]
-    if len(rates) == 2 and rates[1] <= rates[0] * Fraction(1001, 1000):
-        rates.pop()  # some are missing, or were late
-    return Fraction(rates[-1]).limit_denominator(1001) if rates else None
-
-
-def frame_ticks(stream: VideoStream) -> int:
-    """What one frame lasts where its packet doesn't say."""
-    rate = stream.average_rate
-    base = time_base(stream)
-    if rate and 1 <= rate <= 1000:
-        return max(1, base.ticks(int(plan.SECOND_US / rate)))
-    return max(1, base.ticks(plan.DEFAULT_FRAME_US))
-
-
-def demux(
-    container: av.container.InputContainer, *streams: Stream, unwrap: BitStreamFilterContext | None = None
-) -> Iterator[Packet[Any]]:
-    """The packets of the streams, without the empty ones at the end, up to the first that is cut short.
-
-    `unwrap` is applied to those of all streams but the first.
-    """
-    transport = "mpegts" in container.format.name
-    video_index = streams[0].index
-    for packet in container.demux(*streams):
-        if not packet.size:
-            continue
-        if (
-            packet.is_corrupt and not transport
-        ):  # in a transport stream the flag says no more than "a packet is missing"
-            raise BrokenError("it is truncated")
-        if unwrap is not None and packet.stream_index != video_index:
-            for unwrapped in unwrap.filter(packet):
-                yield _without_configuration(unwrapped, container.streams[unwrapped.stream_index])
-        else:
-            yield packet
-
-
-def _without_configuration(packet: Packet[Any], stream: Stream) -> Packet[Any]:
-    """The packet without a new decoder configuration, for which Matroska would rewrite its header, and spoil it."""
-    if not packet.has_sidedata("new_extradata"):
-        return packet
-    plain: Packet[Any] = Packet(bytes(packet))
-    plain.pts, plain.dts, plain.duration = packet.pts, packet.dts, packet.duration
-    plain.time_base, plain.stream, plain.is_keyframe = packet.time_base, stream, True
-    return plain
-
-
-@dataclass
-class Head:
-    """The first packets of a segment, or of the place that was sought, with all their times."""
-
-    packets: list[Packet[Any]]
-    first_shown: int
-    """The lowest pts of the frames that are shown first."""
-    first_key: int | None
-    """The pts of the first key frame."""
-
-
-def read_head(packets: Iterator[Packet[Any]], video: VideoStream) -> Head:
-    """Read until the times of the first frames are certain, and fill in those that are missing."""
-    head: list[Packet[Any]] = []
-    frames: list[Packet[Any]] = []
-    first: int | None = None
-    for packet in packets:
-        head.append(packet)
-        if packet.stream_index != video.index:
-            continue
-        frames.append(packet)
-        if first is None:
-            first = packet.pts
-        settled = packet.dts is not None and packet.pts is not None and first is not None and packet.pts > first
-        if settled or len(frames) >= _HEAD_PACKETS:
-            break
-    if not frames:
-        raise BrokenError("it holds no picture")
-    step = frame_ticks(video)
-    known = next((i for i, p in enumerate(frames) if p.dts is not None and p.pts is not None), len(frames))
-    following = frames[known].dts if known < len(frames) else None
-    stamps = [plan.Stamps(p.pts, p.dts, p.duration or 0) for p in frames[:known]]
-    for packet, filled in zip(frames, plan.fill(stamps, None, following, step), strict=False):
-        packet.pts, packet.dts, packet.duration = filled.pts, filled.dts, filled.duration
-    for packet in frames[known:]:
-        complete_stamps(packet, None, step)
-    first_key = next((p.pts for p in frames if p.is_keyframe), None)
-    return Head(head, plan.first_shown(p.pts for p in frames if p.pts is not None), first_key)
-
-
-def complete_stamps(packet: Packet[Any], after_dts: int | None, step: int) -> None:
-    """Fill in what a packet in the middle of a file lacks."""
-    if packet.pts is None or packet.dts is None:
-        stamps = plan.Stamps(packet.pts, packet.dts, packet.duration or 0)
-        (filled,) = plan.fill([stamps], after_dts, None, step)
-        packet.pts, packet.dts, packet.duration = filled.pts, filled.dts, filled.duration
-    elif not packet.duration:
-        packet.duration = step
-
-
-def seek_before(
-    container: av.container.InputContainer,
-    video: VideoStream,
-    first_shown: int,
-    target: int,
-    *sound: Stream,
-    unwrap: BitStreamFilterContext | None = None,
-) -> tuple[Head, Iterator[Packet[Any]]]:
-    """Go to a key frame shown at or before `target` (ticks of the video); not always the last one before it.
-
-    Some containers land behind the key frame that was asked for (MPEG-TS always does): step back, ever further.
-    """
-    base = time_base(video)
-    step = base.ticks(2 * plan.SECOND_US)
-    begin = first_shown - step  # decoding times begin a little ahead of what is shown first
-    where = target
-    while True:
-        where = max(where, begin)
-        container.seek(where, stream=video, backward=True)
-        packets = demux(container, video, *sound, unwrap=unwrap)
-        try:
-            head = read_head(packets, video)
-        except BrokenError:
-            if where == begin:
-                raise
-        else:
-            if where == begin or (head.first_key is not None and head.first_key <= target):
-                return head, packets
-        where -= step
-        step *= 2
 
 
 class Reader:
@@ -440,12 +197,12 @@ class Reader:
 
     def _open_cut(self, container: av.container.InputContainer, segment: Segment) -> _Cut:
         video = video_stream(container, self._video)
-        sound = () if self._audio is None else _sound_stream(container, self._audio)
-        adts_config = _adts_config(segment.path, sound[0]) if sound else None
-        if adts_config == b"":
+        sound = () if self._audio is None else sound_stream(container, self._audio)
+        config = adts_config(segment.path, sound[0]) if sound else None
+        if config == b"":
             self._note(f"{segment.path}: its sound can't be understood; it is left out")
-            sound, adts_config = (), None
-        unwrap = None if adts_config is None else BitStreamFilterContext("aac_adtstoasc", sound[0])
+            sound, config = (), None
+        unwrap = None if config is None else BitStreamFilterContext("aac_adtstoasc", sound[0])
         packets = demux(container, video, *sound, unwrap=unwrap)
         head = read_head(packets, video)
         placement = self._place(segment)
@@ -458,11 +215,11 @@ class Reader:
             name=segment.path,
             placement=placement,
             video=self._track(video),
-            audio=self._track(sound[0], adts_config) if sound else None,
+            audio=self._track(sound[0], config) if sound else None,
             video_index=video.index,
             wanted_us=(self._start_us, self._end_us),
         )
-        duration_us = _promised_us(container, video, origin)
+        duration_us = promised_us(container, video, origin)
         packets = itertools.chain(head.packets, packets)
         return _Cut(begin, video, origin, packets, start, self._end_us, duration_us, self._put)
 
@@ -646,52 +403,6 @@ class _Cut:
 def _us(packet: TimedPacket) -> int:
     base = packet.time_base
     return TimeBase(base.numerator, base.denominator).us(packet.pts)
-
-
-def _promised_us(container: av.container.InputContainer, video: VideoStream, first_shown: int) -> int | None:
-    """How long the segment is by its header, from its first frame; None where that is only a guess."""
-    if "mpegts" in container.format.name:
-        return None
-    base = time_base(video)
-    begin_us = base.us(video.start_time if video.start_time is not None else first_shown)
-    if video.duration:
-        length_us = base.us(video.duration)
-    elif container.duration:
-        length_us = container.duration
-        begin_us = container.start_time or 0
-    else:
-        return None
-    return begin_us + length_us - base.us(first_shown)
-
-
-def _sound_stream(container: av.container.InputContainer, number: int) -> tuple[AudioStream, ...]:
-    """The first sound that can be understood, or a later one by its number; none where there is none."""
-    usable = (s for s in container.streams.audio if s.codec_context is not None and s.time_base and s.rate)
-    return tuple(itertools.islice(usable, number, number + 1))
-
-
-def _adts_config(path: str, sound: AudioStream) -> bytes | None:
-    """The decoder configuration of AAC whose packets carry it in a header of their own, as in MPEG-TS; else None.
-
-    MP4 and Matroska want it once, before the first packet, so the file is opened a second time to have a look at one.
-    Empty where no packet of it makes sense.
-    """
-    if sound.codec_context.codec.canonical_name != "aac" or sound.codec_context.extradata:
-        return None
-    with open_recording(path) as container:
-        stream = container.streams[sound.index]
-        unwrap = BitStreamFilterContext("aac_adtstoasc", stream)
-        for packet in container.demux(stream):
-            for unwrapped in unwrap.filter(packet) if packet.size else ():
-                if unwrapped.has_sidedata("new_extradata"):
-                    return bytes(unwrapped.get_sidedata("new_extradata"))
-    return b""
-
-
-def detached(stream: Stream) -> Stream:
-    """A stream with the same parameters that outlives its file: result files are made from it in another thread."""
-    carrier = av.open(BytesIO(), "w", format="nut")  # which holds any codec
-    return carrier.add_stream_from_template(stream, opaque=True)
 
 
 def describe_range(begin_us: int, end_us: int) -> str:

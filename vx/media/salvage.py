@@ -9,7 +9,7 @@ import av
 
 from vx.jobs import Ended, FileDone, Link, Note, PartFile, SalvageJob
 from vx.media import results
-from vx.media.reading import BrokenError, demux, open_recording, time_base, translate, video_stream
+from vx.media.recording import BrokenError, demux, open_recording, time_base, translate, video_stream
 
 _BOX = struct.Struct(">I4s")
 """A box of an MP4 begins with its length, this included, and its kind."""

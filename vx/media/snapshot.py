@@ -20,7 +20,7 @@ from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings, Segment
 from vx.jobs import Ended, FileDone, FileOpened, Link, Note, Progress, SnapshotJob, Source
 from vx.media import plan, results
-from vx.media.reading import (
+from vx.media.recording import (
     BrokenError,
     complete_stamps,
     demux,

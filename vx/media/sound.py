@@ -22,8 +22,8 @@ from av.codec.context import Flags
 from av.filter import Graph
 from av.packet import Packet
 
+from vx.media.messages import TimedPacket, Track, detached
 from vx.media.plan import SECOND_US, TimeBase
-from vx.media.reading import TimedPacket, Track, detached
 from vx.media.recipe import EncodeSound
 
 _DRIFT_US = 15_000
