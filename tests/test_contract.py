@@ -8,12 +8,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import betterproto
 import pytest
+from betterproto.casing import snake_case
+from betterproto.compile.naming import pythonize_class_name
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
@@ -24,7 +26,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.protobuf.message import Message
 
-from vx.rpc.generated.axxonsoft.bl import mmexport, primitive
+from vx.rpc.generated.axxonsoft.bl import archive, auth, domain, mmexport, primitive
 from vx.rpc.generated.grpc.health import v1 as health_v1
 from vx.rpc.generated.grpc.reflection import v1 as reflection_v1
 from vx.rpc.generated.grpc.reflection import v1alpha as reflection_v1alpha
@@ -177,10 +179,10 @@ def read_descriptor(descriptor: FileDescriptorProto) -> File:
 
 def test_the_table_is_read_whole() -> None:
     files = read_contract().values()
-    assert sum(len(file.messages) for file in files) == 60
-    assert sum(len(file.enums) for file in files) == 15
-    assert sum(len(fields) for file in files for fields in file.messages.values()) == 197
-    assert sum(len(file.methods) for file in files) == 10
+    assert sum(len(file.messages) for file in files) == 84
+    assert sum(len(file.enums) for file in files) == 22
+    assert sum(len(fields) for file in files for fields in file.messages.values()) == 300
+    assert sum(len(file.methods) for file in files) == 18
 
 
 def test_proto_files_hold_the_contract(compiled: Compiled) -> None:
@@ -209,7 +211,16 @@ def generated(name: str) -> Any:
     path = name.split(".")
     package = [part for part in path if part.islower()]
     module = importlib.import_module(".".join(["vx.rpc.generated", *package]))
-    return getattr(module, "".join(path[len(package) :]))
+    return getattr(module, pythonize_class_name("".join(path[len(package) :])))
+
+
+WELL_KNOWN: dict[str, tuple[str | None, type]] = {
+    # What the plugin makes of Google's own messages: the scalar that is wrapped, and the Python type.
+    "google.protobuf.Duration": (None, timedelta),
+    "google.protobuf.Timestamp": (None, datetime),
+    "google.protobuf.BoolValue": ("bool", bool),
+    "google.protobuf.StringValue": ("string", str),
+}
 
 
 def test_generated_messages_hold_the_contract() -> None:
@@ -219,9 +230,11 @@ def test_generated_messages_hold_the_contract() -> None:
     for message, fields in messages.items():
         cls = generated(message)
         metas = {field.name: field.metadata["betterproto"] for field in dataclasses.fields(cls)}
-        assert set(metas) == set(fields), message
-        for name, field in fields.items():
-            where = f"{message}.{name}"
+        python_names = {name: snake_case(name) for name in fields}
+        assert set(metas) == set(python_names.values()), message
+        for contract_name, field in fields.items():
+            where = f"{message}.{contract_name}"
+            name = python_names[contract_name]
             meta, plain = metas[name], field.type.removeprefix("repeated ")
             assert meta.number == field.number, where
             assert (meta.group or "") == field.oneof, where
@@ -236,8 +249,8 @@ def test_generated_messages_hold_the_contract() -> None:
             elif plain in messages:
                 assert meta.proto_type == "message", where
                 assert cls()._betterproto.cls_by_field[name] is generated(plain), where
-            elif plain == "google.protobuf.Duration":
-                assert cls()._betterproto.cls_by_field[name] is timedelta, where
+            elif plain in WELL_KNOWN:
+                assert (meta.wraps, cls()._betterproto.cls_by_field[name]) == WELL_KNOWN[plain], where
             else:
                 assert meta.proto_type == plain, where
 
@@ -252,6 +265,9 @@ def test_generated_service_holds_the_contract() -> None:
     methods = {name: types for file in read_contract().values() for name, types in file.methods.items()}
     services = (
         mmexport.ExportServiceBase(),
+        auth.AuthenticationServiceBase(),
+        domain.DomainServiceBase(),
+        archive.ArchiveServiceBase(),
         health_v1.HealthBase(),
         reflection_v1.ServerReflectionBase(),
         reflection_v1alpha.ServerReflectionBase(),

@@ -15,6 +15,49 @@ class File(NamedTuple):
 
 
 FILES: dict[str, File] = {
+    'axxonsoft/bl/archive/ArchiveSupport.proto': File(
+        descriptor=(
+            b'\n)axxonsoft/bl/archive/ArchiveSupport.proto\x12\x14axxonsoft.bl.archiv'
+            b'e"\xac\x02\n\x12GetHistory2Request\x12!\n\x0caccess_point\x18\x01 \x01(\tR\x0baccessPoint\x12\x1d\n\nb'
+            b'egin_time\x18\x02 \x01(\x03R\tbeginTime\x12\x19\n\x08end_time\x18\x03 \x01(\x03R\x07endTime\x12\x1b\n\tmax_cou'
+            b'nt\x18\x04 \x01(\rR\x08maxCount\x12\x1c\n\nmin_gap_ms\x18\x05 \x01(\x04R\x08minGapMs\x12O\n\tscan_mode\x18\x06 '
+            b'\x01(\x0e22.axxonsoft.bl.archive.GetHistory2Request.EScanModeR\x08scanMod'
+            b'e"-\n\tEScanMode\x12\x0c\n\x08SM_EXACT\x10\x00\x12\x12\n\x0eSM_APPROXIMATE\x10\x01"\xa9\x02\n\x13GetHistory2'
+            b'Response\x12I\n\x06result\x18\x01 \x01(\x0e21.axxonsoft.bl.archive.GetHistory2Respo'
+            b'nse.EResultR\x06result\x12P\n\tintervals\x18\x02 \x03(\x0b22.axxonsoft.bl.archive.Ge'
+            b'tHistory2Response.IntervalR\tintervals\x1aD\n\x08Interval\x12\x1d\n\nbegin_time\x18'
+            b'\x01 \x01(\x03R\tbeginTime\x12\x19\n\x08end_time\x18\x02 \x01(\x03R\x07endTime"/\n\x07EResult\x12\x08\n\x04FULL\x10\x00'
+            b'\x12\x0b\n\x07PARTIAL\x10\x01\x12\r\n\tTRY_LATER\x10\x032t\n\x0eArchiveService\x12b\n\x0bGetHistory2\x12(.'
+            b'axxonsoft.bl.archive.GetHistory2Request\x1a).axxonsoft.bl.archive.G'
+            b'etHistory2Responseb\x06proto3'
+        ),
+        imports=(),
+        symbols=(
+            'axxonsoft.bl.archive.GetHistory2Request',
+            'axxonsoft.bl.archive.GetHistory2Request.access_point',
+            'axxonsoft.bl.archive.GetHistory2Request.begin_time',
+            'axxonsoft.bl.archive.GetHistory2Request.end_time',
+            'axxonsoft.bl.archive.GetHistory2Request.max_count',
+            'axxonsoft.bl.archive.GetHistory2Request.min_gap_ms',
+            'axxonsoft.bl.archive.GetHistory2Request.scan_mode',
+            'axxonsoft.bl.archive.GetHistory2Request.EScanMode',
+            'axxonsoft.bl.archive.GetHistory2Request.SM_EXACT',
+            'axxonsoft.bl.archive.GetHistory2Request.SM_APPROXIMATE',
+            'axxonsoft.bl.archive.GetHistory2Response',
+            'axxonsoft.bl.archive.GetHistory2Response.result',
+            'axxonsoft.bl.archive.GetHistory2Response.intervals',
+            'axxonsoft.bl.archive.GetHistory2Response.EResult',
+            'axxonsoft.bl.archive.GetHistory2Response.FULL',
+            'axxonsoft.bl.archive.GetHistory2Response.PARTIAL',
+            'axxonsoft.bl.archive.GetHistory2Response.TRY_LATER',
+            'axxonsoft.bl.archive.GetHistory2Response.Interval',
+            'axxonsoft.bl.archive.GetHistory2Response.Interval.begin_time',
+            'axxonsoft.bl.archive.GetHistory2Response.Interval.end_time',
+            'axxonsoft.bl.archive.ArchiveService',
+            'axxonsoft.bl.archive.ArchiveService.GetHistory2',
+        ),
+        extensions=(),
+    ),
     'google/protobuf/duration.proto': File(
         descriptor=(
             b'\n\x1egoogle/protobuf/duration.proto\x12\x0fgoogle.protobuf":\n\x08Duration\x12\x18\n'
@@ -27,6 +70,327 @@ FILES: dict[str, File] = {
             'google.protobuf.Duration',
             'google.protobuf.Duration.seconds',
             'google.protobuf.Duration.nanos',
+        ),
+        extensions=(),
+    ),
+    'google/protobuf/timestamp.proto': File(
+        descriptor=(
+            b'\n\x1fgoogle/protobuf/timestamp.proto\x12\x0fgoogle.protobuf";\n\tTimestamp\x12'
+            b'\x18\n\x07seconds\x18\x01 \x01(\x03R\x07seconds\x12\x14\n\x05nanos\x18\x02 \x01(\x05R\x05nanosB\x85\x01\n\x13com.google.p'
+            b'rotobufB\x0eTimestampProtoP\x01Z2google.golang.org/protobuf/types/know'
+            b'n/timestamppb\xf8\x01\x01\xa2\x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.WellKnownTypesb\x06proto3'
+        ),
+        imports=(),
+        symbols=(
+            'google.protobuf.Timestamp',
+            'google.protobuf.Timestamp.seconds',
+            'google.protobuf.Timestamp.nanos',
+        ),
+        extensions=(),
+    ),
+    'google/protobuf/wrappers.proto': File(
+        descriptor=(
+            b'\n\x1egoogle/protobuf/wrappers.proto\x12\x0fgoogle.protobuf"#\n\x0bDoubleValue'
+            b'\x12\x14\n\x05value\x18\x01 \x01(\x01R\x05value""\n\nFloatValue\x12\x14\n\x05value\x18\x01 \x01(\x02R\x05value""\n\nIn'
+            b't64Value\x12\x14\n\x05value\x18\x01 \x01(\x03R\x05value"#\n\x0bUInt64Value\x12\x14\n\x05value\x18\x01 \x01(\x04R\x05va'
+            b'lue""\n\nInt32Value\x12\x14\n\x05value\x18\x01 \x01(\x05R\x05value"#\n\x0bUInt32Value\x12\x14\n\x05value\x18'
+            b'\x01 \x01(\rR\x05value"!\n\tBoolValue\x12\x14\n\x05value\x18\x01 \x01(\x08R\x05value"#\n\x0bStringValue\x12\x14'
+            b'\n\x05value\x18\x01 \x01(\tR\x05value""\n\nBytesValue\x12\x14\n\x05value\x18\x01 \x01(\x0cR\x05valueB\x83\x01\n\x13com'
+            b'.google.protobufB\rWrappersProtoP\x01Z1google.golang.org/protobuf/ty'
+            b'pes/known/wrapperspb\xf8\x01\x01\xa2\x02\x03GPB\xaa\x02\x1eGoogle.Protobuf.WellKnownTypesb\x06'
+            b'proto3'
+        ),
+        imports=(),
+        symbols=(
+            'google.protobuf.DoubleValue',
+            'google.protobuf.DoubleValue.value',
+            'google.protobuf.FloatValue',
+            'google.protobuf.FloatValue.value',
+            'google.protobuf.Int64Value',
+            'google.protobuf.Int64Value.value',
+            'google.protobuf.UInt64Value',
+            'google.protobuf.UInt64Value.value',
+            'google.protobuf.Int32Value',
+            'google.protobuf.Int32Value.value',
+            'google.protobuf.UInt32Value',
+            'google.protobuf.UInt32Value.value',
+            'google.protobuf.BoolValue',
+            'google.protobuf.BoolValue.value',
+            'google.protobuf.StringValue',
+            'google.protobuf.StringValue.value',
+            'google.protobuf.BytesValue',
+            'google.protobuf.BytesValue.value',
+        ),
+        extensions=(),
+    ),
+    'axxonsoft/bl/auth/Authentication.proto': File(
+        descriptor=(
+            b'\n&axxonsoft/bl/auth/Authentication.proto\x12\x11axxonsoft.bl.auth\x1a\x1egoo'
+            b'gle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ego'
+            b'ogle/protobuf/wrappers.proto"N\n\x13AuthenticateRequest\x12\x1b\n\tuser_name'
+            b'\x18\x01 \x01(\tR\x08userName\x12\x1a\n\x08password\x18\x02 \x01(\tR\x08password"\x96\x01\n\x16AuthBySecondFac'
+            b'torInfo\x12/\n\x04type\x18\x01 \x01(\x0e2\x1b.axxonsoft.bl.auth.ETFATypeR\x04type\x12\x1d\n\nsess'
+            b'ion_id\x18\x02 \x01(\tR\tsessionId\x12,\n\x12session_expires_at\x18\x03 \x01(\tR\x10sessionExpi'
+            b'resAt"\xa9\x02\n\x10CredentialTraits\x127\n\x18password_must_be_changed\x18\x01 \x01(\x08R\x15pa'
+            b'sswordMustBeChanged\x12I\n\x13password_expires_in\x18\x02 \x01(\x0b2\x19.google.protob'
+            b'uf.DurationR\x11passwordExpiresIn\x122\n\x15password_expires_soon\x18\x03 \x01(\x08R\x13p'
+            b'asswordExpiresSoon\x12$\n\x0eis_first_login\x18\x04 \x01(\x08R\x0cisFirstLogin\x127\n\x18user'
+            b'name_must_be_changed\x18\x05 \x01(\x08R\x15usernameMustBeChanged"\x84\x0c\n\x16Authentica'
+            b'teResponseEx\x12\x1d\n\ntoken_name\x18\x01 \x01(\tR\ttokenName\x12\x1f\n\x0btoken_value\x18\x02 \x01(\t'
+            b'R\ntokenValue\x12\x1d\n\nexpires_at\x18\x03 \x01(\tR\texpiresAt\x12`\n\x17auth_second_facto'
+            b'r_info\x18\x04 \x01(\x0b2).axxonsoft.bl.auth.AuthBySecondFactorInfoR\x14authSec'
+            b"ondFactorInfo\x12\x1d\n\nexpires_in\x18\x05 \x01(\x03R\texpiresIn\x12'\n\x0fis_unrestricted\x18"
+            b'\n \x01(\x08R\x0eisUnrestricted\x12\x17\n\x07user_id\x18\x10 \x01(\tR\x06userId\x12\x1b\n\troles_ids\x18\x11 \x03('
+            b'\tR\x08rolesIds\x12P\n\x11credential_traits\x18\x12 \x01(\x0b2#.axxonsoft.bl.auth.Crede'
+            b'ntialTraitsR\x10credentialTraits\x12Z\n\nerror_code\x18\x14 \x01(\x0e2;.axxonsoft.bl'
+            b'.auth.AuthenticateResponseEx.EAuthenticateCodeR\terrorCode\x12z\n\x11err'
+            b'or_description\x18\x1a \x01(\x0b2M.axxonsoft.bl.auth.AuthenticateResponseEx.'
+            b'AuthenticateGeneralErrorDescriptionR\x10errorDescription\x1a\xed\x01\n#Authen'
+            b'ticateGeneralErrorDescription\x12 \n\x0bdescription\x18\x01 \x01(\tR\x0bdescription\x12'
+            b'T\n\x18reached_connection_limit\x18\x02 \x01(\x0b2\x1a.google.protobuf.BoolValueR\x16r'
+            b'eachedConnectionLimit\x12N\n\x15incorrect_client_type\x18\x03 \x01(\x0b2\x1a.google.pr'
+            b'otobuf.BoolValueR\x13incorrectClientType"\x90\x05\n\x11EAuthenticateCode\x12\x18\n\x14A'
+            b"UTHENTICATE_CODE_OK\x10\x00\x12#\n\x1fAUTHENTICATE_CODE_GENERAL_ERROR\x10\x01\x12'\n#AU"
+            b'THENTICATE_CODE_WRONG_CREDENTIALS\x10\x02\x12!\n\x1dAUTHENTICATE_CODE_USER_LO'
+            b'CKED\x10\x04\x12 \n\x1cAUTHENTICATE_CODE_IP_BLOCKED\x10\x05\x12$\n AUTHENTICATE_CODE_AL'
+            b'READY_LOGGED\x10\x06\x12&\n"AUTHENTICATE_CODE_PASSWORD_INVALID\x10\x08\x12+\n\'AUTHEN'
+            b'TICATE_CODE_WRONG_SUPERVISOR_ROLE\x10\n\x12%\n!AUTHENTICATE_CODE_TIMEZON'
+            b'E_DENIED\x10\x0b\x12/\n+AUTHENTICATE_CODE_SECOND_FACTOR_AUTH_NEEDED\x10\x0c\x12$\n A'
+            b'UTHENTICATE_CODE_TFA_WRONG_CODE\x10\x14\x12%\n!AUTHENTICATE_CODE_TFA_NOT_E'
+            b"NABLED\x10\x15\x12'\n#AUTHENTICATE_CODE_TFA_TYPE_MISMATCH\x10\x16\x12*\n&AUTHENTICAT"
+            b'E_CODE_TFA_TYPE_UNSUPPORTED\x10\x17\x120\n,AUTHENTICATE_CODE_TFA_ATTEMPT_L'
+            b'IMIT_EXCEEDED\x10\x18\x12\'\n#AUTHENTICATE_CODE_TFA_TIME_EXCEEDED\x10\x19"\x15\n\x13Rene'
+            b'wSessionRequest"\x15\n\x13CloseSessionRequest"\xa2\x01\n\x14CloseSessionResponse\x12'
+            b'Q\n\nerror_code\x18\x0f \x01(\x0e22.axxonsoft.bl.auth.CloseSessionResponse.EEr'
+            b'rorCodeR\terrorCode"7\n\nEErrorCode\x12\x06\n\x02OK\x10\x00\x12\x11\n\rGENERAL_ERROR\x10\x01\x12\x0e\n\nI'
+            b'P_BLOCKED\x10\x14"<\n\x15GetSessionInfoRequest\x12#\n\rsession_token\x18\x01 \x01(\tR\x0cses'
+            b'sionToken"i\n\x16GetSessionInfoResponse\x12\x14\n\x05login\x18\x01 \x01(\tR\x05login\x129\n\nexp'
+            b'ires_at\x18\x02 \x01(\x0b2\x1a.google.protobuf.TimestampR\texpiresAt*S\n\x08ETFAType'
+            b'\x12\x0f\n\x0bNOT_ENABLED\x10\x00\x12\x18\n\x14GOOGLE_AUTHENTICATOR\x10\x01\x12\x1c\n\x18SUPERVISOR_AUTHEN'
+            b'TICATOR\x10\x022\xa9\x03\n\x15AuthenticationService\x12d\n\x0fAuthenticateEx2\x12&.axxonso'
+            b'ft.bl.auth.AuthenticateRequest\x1a).axxonsoft.bl.auth.AuthenticateR'
+            b'esponseEx\x12b\n\rRenewSession2\x12&.axxonsoft.bl.auth.RenewSessionReque'
+            b'st\x1a).axxonsoft.bl.auth.AuthenticateResponseEx\x12_\n\x0cCloseSession\x12&.'
+            b"axxonsoft.bl.auth.CloseSessionRequest\x1a'.axxonsoft.bl.auth.CloseS"
+            b'essionResponse\x12e\n\x0eGetSessionInfo\x12(.axxonsoft.bl.auth.GetSessionI'
+            b'nfoRequest\x1a).axxonsoft.bl.auth.GetSessionInfoResponseb\x06proto3'
+        ),
+        imports=('google/protobuf/duration.proto', 'google/protobuf/timestamp.proto', 'google/protobuf/wrappers.proto'),
+        symbols=(
+            'axxonsoft.bl.auth.AuthenticateRequest',
+            'axxonsoft.bl.auth.AuthenticateRequest.user_name',
+            'axxonsoft.bl.auth.AuthenticateRequest.password',
+            'axxonsoft.bl.auth.AuthBySecondFactorInfo',
+            'axxonsoft.bl.auth.AuthBySecondFactorInfo.type',
+            'axxonsoft.bl.auth.AuthBySecondFactorInfo.session_id',
+            'axxonsoft.bl.auth.AuthBySecondFactorInfo.session_expires_at',
+            'axxonsoft.bl.auth.CredentialTraits',
+            'axxonsoft.bl.auth.CredentialTraits.password_must_be_changed',
+            'axxonsoft.bl.auth.CredentialTraits.password_expires_in',
+            'axxonsoft.bl.auth.CredentialTraits.password_expires_soon',
+            'axxonsoft.bl.auth.CredentialTraits.is_first_login',
+            'axxonsoft.bl.auth.CredentialTraits.username_must_be_changed',
+            'axxonsoft.bl.auth.AuthenticateResponseEx',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.token_name',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.token_value',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.expires_at',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.auth_second_factor_info',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.expires_in',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.is_unrestricted',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.user_id',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.roles_ids',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.credential_traits',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.error_code',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.error_description',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.EAuthenticateCode',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_OK',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_GENERAL_ERROR',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_WRONG_CREDENTIALS',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_USER_LOCKED',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_IP_BLOCKED',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_ALREADY_LOGGED',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_PASSWORD_INVALID',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_WRONG_SUPERVISOR_ROLE',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_TIMEZONE_DENIED',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_SECOND_FACTOR_AUTH_NEEDED',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_TFA_WRONG_CODE',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_TFA_NOT_ENABLED',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_TFA_TYPE_MISMATCH',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_TFA_TYPE_UNSUPPORTED',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_TFA_ATTEMPT_LIMIT_EXCEEDED',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AUTHENTICATE_CODE_TFA_TIME_EXCEEDED',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AuthenticateGeneralErrorDescription',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AuthenticateGeneralErrorDescription.description',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AuthenticateGeneralErrorDescription.reached_connection_limit',
+            'axxonsoft.bl.auth.AuthenticateResponseEx.AuthenticateGeneralErrorDescription.incorrect_client_type',
+            'axxonsoft.bl.auth.RenewSessionRequest',
+            'axxonsoft.bl.auth.CloseSessionRequest',
+            'axxonsoft.bl.auth.CloseSessionResponse',
+            'axxonsoft.bl.auth.CloseSessionResponse.error_code',
+            'axxonsoft.bl.auth.CloseSessionResponse.EErrorCode',
+            'axxonsoft.bl.auth.CloseSessionResponse.OK',
+            'axxonsoft.bl.auth.CloseSessionResponse.GENERAL_ERROR',
+            'axxonsoft.bl.auth.CloseSessionResponse.IP_BLOCKED',
+            'axxonsoft.bl.auth.GetSessionInfoRequest',
+            'axxonsoft.bl.auth.GetSessionInfoRequest.session_token',
+            'axxonsoft.bl.auth.GetSessionInfoResponse',
+            'axxonsoft.bl.auth.GetSessionInfoResponse.login',
+            'axxonsoft.bl.auth.GetSessionInfoResponse.expires_at',
+            'axxonsoft.bl.auth.ETFAType',
+            'axxonsoft.bl.auth.NOT_ENABLED',
+            'axxonsoft.bl.auth.GOOGLE_AUTHENTICATOR',
+            'axxonsoft.bl.auth.SUPERVISOR_AUTHENTICATOR',
+            'axxonsoft.bl.auth.AuthenticationService',
+            'axxonsoft.bl.auth.AuthenticationService.AuthenticateEx2',
+            'axxonsoft.bl.auth.AuthenticationService.RenewSession2',
+            'axxonsoft.bl.auth.AuthenticationService.CloseSession',
+            'axxonsoft.bl.auth.AuthenticationService.GetSessionInfo',
+        ),
+        extensions=(),
+    ),
+    'axxonsoft/bl/domain/Domain.proto': File(
+        descriptor=(
+            b'\n axxonsoft/bl/domain/Domain.proto\x12\x13axxonsoft.bl.domain\x1a\x1egoogle/'
+            b'protobuf/wrappers.proto"\xff\x01\n\x0eVideoStreaming\x12,\n\x12stream_acess_point'
+            b'\x18\x01 \x01(\tR\x10streamAcessPoint\x12.\n\x13decoder_acess_point\x18\x02 \x01(\tR\x11decoderAc'
+            b'essPoint\x12\x18\n\x07enabled\x18\x03 \x01(\x08R\x07enabled\x12!\n\x0cdisplay_name\x18\x04 \x01(\tR\x0bdispla'
+            b'yName\x12\x1d\n\ndisplay_id\x18\x05 \x01(\tR\tdisplayId\x12\x10\n\x03fps\x18\x06 \x01(\x05R\x03fps\x12!\n\x0cis_act'
+            b'ivated\x18\x19 \x01(\x08R\x0bisActivated"\xbc\x02\n\rStorageSource\x12!\n\x0caccess_point\x18\x01 \x01('
+            b'\tR\x0baccessPoint\x12\x18\n\x07storage\x18\x02 \x01(\tR\x07storage\x12\x18\n\x07binding\x18\x03 \x01(\tR\x07bindi'
+            b'ng\x12!\n\x0cmedia_source\x18\x04 \x01(\tR\x0bmediaSource\x12\x16\n\x06origin\x18\x05 \x01(\tR\x06origin\x12\x1a\n'
+            b'\x08mimetype\x18\x06 \x01(\tR\x08mimetype\x12%\n\x0eorigin_storage\x18\x07 \x01(\tR\roriginStorage'
+            b'\x122\n\x15origin_storage_source\x18\x08 \x01(\tR\x13originStorageSource\x12"\n\x0cprerecor'
+            b'ding\x18\t \x01(\x05R\x0cprerecording"\xe9\x03\n\x0eArchiveBinding\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12'
+            b'\x18\n\x07storage\x18\x02 \x01(\tR\x07storage\x123\n\x06camera\x18\x03 \x01(\x0b2\x1b.axxonsoft.bl.domain.'
+            b'CameraR\x06camera\x126\n\x07archive\x18\x04 \x01(\x0b2\x1c.axxonsoft.bl.domain.ArchiveR\x07a'
+            b'rchive\x12\x1d\n\nis_default\x18\x05 \x01(\x08R\tisDefault\x12\x1d\n\nis_replica\x18\x06 \x01(\x08R\tisRep'
+            b'lica\x12!\n\x0cis_permanent\x18\x07 \x01(\x08R\x0bisPermanent\x12C\n\x0eorigin_storage\x18\x08 \x01(\x0b2'
+            b'\x1c.google.protobuf.StringValueR\roriginStorage\x12(\n\x10has_live_sources'
+            b'\x18\t \x01(\x08R\x0ehasLiveSources\x12.\n\x13has_replica_sources\x18\n \x01(\x08R\x11hasReplicaS'
+            b'ources\x12<\n\x07sources\x18\x10 \x03(\x0b2".axxonsoft.bl.domain.StorageSourceR\x07sou'
+            b'rces"\xf3\x02\n\x07Archive\x12!\n\x0caccess_point\x18\x01 \x01(\tR\x0baccessPoint\x12!\n\x0cdisplay_n'
+            b'ame\x18\x02 \x01(\tR\x0bdisplayName\x12\x1d\n\ndisplay_id\x18\x03 \x01(\tR\tdisplayId\x12\x1f\n\x0bis_embe'
+            b'dded\x18\x04 \x01(\x08R\nisEmbedded\x12\x1e\n\nincomplete\x18\x0f \x01(\x08R\nincomplete\x12?\n\x08bindin'
+            b'gs\x18\x10 \x03(\x0b2#.axxonsoft.bl.domain.ArchiveBindingR\x08bindings\x12!\n\x0cis_ac'
+            b'tivated\x18\x11 \x01(\x08R\x0bisActivated\x12\x18\n\x07enabled\x18\x12 \x01(\x08R\x07enabled\x12D\n\x0cstorage_'
+            b'type\x18\x13 \x01(\x0e2!.axxonsoft.bl.domain.EStorageTypeR\x0bstorageType"\xe3\x04\n\x06C'
+            b'amera\x12!\n\x0caccess_point\x18\x01 \x01(\tR\x0baccessPoint\x12!\n\x0cdisplay_name\x18\x02 \x01(\tR\x0b'
+            b'displayName\x12\x1d\n\ndisplay_id\x18\x03 \x01(\tR\tdisplayId\x12\x1d\n\nip_address\x18\x05 \x01(\tR\t'
+            b'ipAddress\x12\x16\n\x06vendor\x18\x07 \x01(\tR\x06vendor\x12\x14\n\x05model\x18\x08 \x01(\tR\x05model\x12\x18\n\x07comme'
+            b'nt\x18\t \x01(\tR\x07comment\x122\n\x15geo_location_latitude\x18\x0b \x01(\tR\x13geoLocationLat'
+            b'itude\x124\n\x16geo_location_longitude\x18\x0c \x01(\tR\x14geoLocationLongitude\x12H\n\rv'
+            b'ideo_streams\x18\x10 \x03(\x0b2#.axxonsoft.bl.domain.VideoStreamingR\x0cvideoSt'
+            b'reams\x12N\n\x10archive_bindings\x18\x13 \x03(\x0b2#.axxonsoft.bl.domain.ArchiveBin'
+            b'dingR\x0farchiveBindings\x12!\n\x0cis_activated\x18\x19 \x01(\x08R\x0bisActivated\x12\x18\n\x07enab'
+            b'led\x18\x1c \x01(\x08R\x07enabled\x12L\n\x14has_archive_bindings\x18% \x01(\x0b2\x1a.google.protob'
+            b'uf.BoolValueR\x12hasArchiveBindings"\x13\n\x11GetVersionRequest".\n\x12GetVers'
+            b'ionResponse\x12\x18\n\x07Version\x18\x01 \x01(\tR\x07Version"\xcf\x01\n\x12ListCamerasRequest\x12\x16\n\x06'
+            b'filter\x18\x01 \x01(\tR\x06filter\x122\n\x04view\x18\x02 \x01(\x0e2\x1e.axxonsoft.bl.domain.EViewMo'
+            b'deR\x04view\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08page'
+            b'Size\x12\x1b\n\tgroup_ids\x18\x05 \x03(\tR\x08groupIds\x12\x14\n\x05nodes\x18\x07 \x03(\tR\x05nodes"p\n\x13ListC'
+            b'amerasResponse\x121\n\x05items\x18\x01 \x03(\x0b2\x1b.axxonsoft.bl.domain.CameraR\x05item'
+            b's\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\x9d\x01\n\x13ListArchivesReques'
+            b't\x12\x16\n\x06filter\x18\x01 \x01(\tR\x06filter\x122\n\x04view\x18\x02 \x01(\x0e2\x1e.axxonsoft.bl.domain.EV'
+            b'iewModeR\x04view\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R'
+            b'\x08pageSize"r\n\x14ListArchivesResponse\x122\n\x05items\x18\x01 \x03(\x0b2\x1c.axxonsoft.bl.'
+            b'domain.ArchiveR\x05items\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*<\n'
+            b'\x0cEStorageType\x12\x0c\n\x08ST_BLOCK\x10\x00\x12\r\n\tST_OBJECT\x10\x01\x12\x0f\n\x0bST_EMBEDDED\x10\x02*?\n\tE'
+            b'ViewMode\x12\x1e\n\x1aVIEW_MODE_NO_CHILD_OBJECTS\x10\x00\x12\x12\n\x0eVIEW_MODE_FULL\x10\x012\xb9\x02\n'
+            b'\rDomainService\x12]\n\nGetVersion\x12&.axxonsoft.bl.domain.GetVersionReq'
+            b"uest\x1a'.axxonsoft.bl.domain.GetVersionResponse\x12b\n\x0bListCameras\x12'.a"
+            b'xxonsoft.bl.domain.ListCamerasRequest\x1a(.axxonsoft.bl.domain.List'
+            b'CamerasResponse0\x01\x12e\n\x0cListArchives\x12(.axxonsoft.bl.domain.ListArch'
+            b'ivesRequest\x1a).axxonsoft.bl.domain.ListArchivesResponse0\x01b\x06proto3'
+        ),
+        imports=('google/protobuf/wrappers.proto',),
+        symbols=(
+            'axxonsoft.bl.domain.VideoStreaming',
+            'axxonsoft.bl.domain.VideoStreaming.stream_acess_point',
+            'axxonsoft.bl.domain.VideoStreaming.decoder_acess_point',
+            'axxonsoft.bl.domain.VideoStreaming.enabled',
+            'axxonsoft.bl.domain.VideoStreaming.display_name',
+            'axxonsoft.bl.domain.VideoStreaming.display_id',
+            'axxonsoft.bl.domain.VideoStreaming.fps',
+            'axxonsoft.bl.domain.VideoStreaming.is_activated',
+            'axxonsoft.bl.domain.StorageSource',
+            'axxonsoft.bl.domain.StorageSource.access_point',
+            'axxonsoft.bl.domain.StorageSource.storage',
+            'axxonsoft.bl.domain.StorageSource.binding',
+            'axxonsoft.bl.domain.StorageSource.media_source',
+            'axxonsoft.bl.domain.StorageSource.origin',
+            'axxonsoft.bl.domain.StorageSource.mimetype',
+            'axxonsoft.bl.domain.StorageSource.origin_storage',
+            'axxonsoft.bl.domain.StorageSource.origin_storage_source',
+            'axxonsoft.bl.domain.StorageSource.prerecording',
+            'axxonsoft.bl.domain.ArchiveBinding',
+            'axxonsoft.bl.domain.ArchiveBinding.name',
+            'axxonsoft.bl.domain.ArchiveBinding.storage',
+            'axxonsoft.bl.domain.ArchiveBinding.camera',
+            'axxonsoft.bl.domain.ArchiveBinding.archive',
+            'axxonsoft.bl.domain.ArchiveBinding.is_default',
+            'axxonsoft.bl.domain.ArchiveBinding.is_replica',
+            'axxonsoft.bl.domain.ArchiveBinding.is_permanent',
+            'axxonsoft.bl.domain.ArchiveBinding.origin_storage',
+            'axxonsoft.bl.domain.ArchiveBinding.has_live_sources',
+            'axxonsoft.bl.domain.ArchiveBinding.has_replica_sources',
+            'axxonsoft.bl.domain.ArchiveBinding.sources',
+            'axxonsoft.bl.domain.Archive',
+            'axxonsoft.bl.domain.Archive.access_point',
+            'axxonsoft.bl.domain.Archive.display_name',
+            'axxonsoft.bl.domain.Archive.display_id',
+            'axxonsoft.bl.domain.Archive.is_embedded',
+            'axxonsoft.bl.domain.Archive.incomplete',
+            'axxonsoft.bl.domain.Archive.bindings',
+            'axxonsoft.bl.domain.Archive.is_activated',
+            'axxonsoft.bl.domain.Archive.enabled',
+            'axxonsoft.bl.domain.Archive.storage_type',
+            'axxonsoft.bl.domain.Camera',
+            'axxonsoft.bl.domain.Camera.access_point',
+            'axxonsoft.bl.domain.Camera.display_name',
+            'axxonsoft.bl.domain.Camera.display_id',
+            'axxonsoft.bl.domain.Camera.ip_address',
+            'axxonsoft.bl.domain.Camera.vendor',
+            'axxonsoft.bl.domain.Camera.model',
+            'axxonsoft.bl.domain.Camera.comment',
+            'axxonsoft.bl.domain.Camera.geo_location_latitude',
+            'axxonsoft.bl.domain.Camera.geo_location_longitude',
+            'axxonsoft.bl.domain.Camera.video_streams',
+            'axxonsoft.bl.domain.Camera.archive_bindings',
+            'axxonsoft.bl.domain.Camera.is_activated',
+            'axxonsoft.bl.domain.Camera.enabled',
+            'axxonsoft.bl.domain.Camera.has_archive_bindings',
+            'axxonsoft.bl.domain.GetVersionRequest',
+            'axxonsoft.bl.domain.GetVersionResponse',
+            'axxonsoft.bl.domain.GetVersionResponse.Version',
+            'axxonsoft.bl.domain.ListCamerasRequest',
+            'axxonsoft.bl.domain.ListCamerasRequest.filter',
+            'axxonsoft.bl.domain.ListCamerasRequest.view',
+            'axxonsoft.bl.domain.ListCamerasRequest.page_token',
+            'axxonsoft.bl.domain.ListCamerasRequest.page_size',
+            'axxonsoft.bl.domain.ListCamerasRequest.group_ids',
+            'axxonsoft.bl.domain.ListCamerasRequest.nodes',
+            'axxonsoft.bl.domain.ListCamerasResponse',
+            'axxonsoft.bl.domain.ListCamerasResponse.items',
+            'axxonsoft.bl.domain.ListCamerasResponse.next_page_token',
+            'axxonsoft.bl.domain.ListArchivesRequest',
+            'axxonsoft.bl.domain.ListArchivesRequest.filter',
+            'axxonsoft.bl.domain.ListArchivesRequest.view',
+            'axxonsoft.bl.domain.ListArchivesRequest.page_token',
+            'axxonsoft.bl.domain.ListArchivesRequest.page_size',
+            'axxonsoft.bl.domain.ListArchivesResponse',
+            'axxonsoft.bl.domain.ListArchivesResponse.items',
+            'axxonsoft.bl.domain.ListArchivesResponse.next_page_token',
+            'axxonsoft.bl.domain.EStorageType',
+            'axxonsoft.bl.domain.ST_BLOCK',
+            'axxonsoft.bl.domain.ST_OBJECT',
+            'axxonsoft.bl.domain.ST_EMBEDDED',
+            'axxonsoft.bl.domain.EViewMode',
+            'axxonsoft.bl.domain.VIEW_MODE_NO_CHILD_OBJECTS',
+            'axxonsoft.bl.domain.VIEW_MODE_FULL',
+            'axxonsoft.bl.domain.DomainService',
+            'axxonsoft.bl.domain.DomainService.GetVersion',
+            'axxonsoft.bl.domain.DomainService.ListCameras',
+            'axxonsoft.bl.domain.DomainService.ListArchives',
         ),
         extensions=(),
     ),
