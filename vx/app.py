@@ -131,7 +131,8 @@ async def serve(config: Config, *, stop: trio.Event, announce: Callable[[list[st
             await registry.recover()
             async with trio.open_nursery() as reaper:
                 reaper.start_soon(registry.deadlines.reap, registry.expire)
-                server = Server([ExportService(registry, config)], limits, tls=tls)
+                service = ExportService(registry, config)
+                server = Server([service], limits, readers=service.readers, tls=tls)
                 listeners = [open_listener(address) for address in config.listen]
                 async with trio.open_nursery() as transport:
                     transport.start_soon(server.serve, listeners)

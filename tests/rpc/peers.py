@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import h2.config
@@ -38,7 +39,7 @@ from hyperframe.frame import (
 )
 
 from tests.rpc.probe import LIMIT_S, SERVICE, Probe
-from vx.rpc.calls import Arrivals, CallHandler
+from vx.rpc.calls import Arrivals, CallHandler, Readers
 from vx.rpc.connection import Connection
 from vx.rpc.wire import Buffer
 
@@ -117,6 +118,11 @@ def parse_frames(received: bytes) -> list[Frame]:
 def count_data(frames: Sequence[Frame]) -> int:
     """Bytes of DATA."""
     return sum(len(frame.data) for frame in frames if isinstance(frame, DataFrame))
+
+
+def count_ended(frames: Sequence[Frame]) -> int:
+    """Streams that the server has ended."""
+    return sum("END_STREAM" in frame.flags for frame in frames)
 
 
 # ---- a server in a process of its own
@@ -462,7 +468,13 @@ class InMemory:
     """A connection with the probe's calls, without a socket."""
 
     def __init__(
-        self, *, room: float = float("inf"), max_streams: int = 100, keepalive_s: float = 60, max_message: int = 1 << 20
+        self,
+        *,
+        room: float = float("inf"),
+        max_streams: int = 100,
+        keepalive_s: float = 60,
+        max_message: int = 1 << 20,
+        readers: Readers = MappingProxyType({}),
     ) -> None:
         self.wire = MemoryWire(room)
         self.probe = Probe()
@@ -472,6 +484,7 @@ class InMemory:
         self.arrivals_limit = 4 * max_message
         self.arrivals = Arrivals(self.arrivals_limit)
         self._max_message = max_message
+        self._readers = readers
 
     async def run(self) -> None:
         def make_handler(nursery: trio.Nursery) -> CallHandler:
@@ -479,6 +492,7 @@ class InMemory:
                 self.connection,
                 nursery,
                 self.probe.__mapping__(),
+                readers=self._readers,
                 max_message=self._max_message,
                 arrivals=self.arrivals,
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from hyperframe.frame import (
     AltSvcFrame,
+    DataFrame,
     GoAwayFrame,
     HeadersFrame,
     PingFrame,
@@ -666,6 +668,38 @@ async def test_reading_a_byte_at_a_time_is_not_for_free(nursery: trio.Nursery) -
         if memory.wire.eof_sent:
             break
     assert memory.goaway().error_code == ErrorCodes.ENHANCE_YOUR_CALM
+    memory.wire.feed(b"")
+
+
+async def test_large_requests_are_read_in_a_thread_one_at_a_time(nursery: trio.Nursery) -> None:
+    """The event loop goes on with others, and there is one tree of objects."""
+    seen: list[str] = []
+
+    def read(note: Note) -> Note:
+        if threading.current_thread() is threading.main_thread():
+            seen.append("here")
+        else:
+            seen.append("begin")
+            trio.from_thread.run(trio.testing.wait_all_tasks_blocked)  # fails on the event loop
+            seen.append("end")
+        return Note(text=f"read {len(note.text)}")
+
+    echo = peers.block(peers.fields(PROBE_PATH + "Echo"))
+    memory = await _run(nursery, GREETING, readers={Note: read})
+    texts = {1: "t" * 9_000, 3: "t" * 10_000, 5: "t"}
+    many = b"\x18\x01" * 600  # fields; the last of them counts
+    bodies = {**{key: bytes(Note(text=text)) for key, text in texts.items()}, 7: many}
+    for stream_id, body in bodies.items():
+        memory.wire.feed(peers.headers(stream_id, echo), peers.data(stream_id, prefixed(body), "END_STREAM"))
+    with trio.fail_after(LIMIT_S):
+        while peers.count_ended(memory.wire.frames()) < len(bodies):
+            await trio.testing.wait_all_tasks_blocked(0.01)
+    assert seen.count("here") == 1
+    seen.remove("here")
+    assert seen == ["begin", "end"] * 3
+    sent = {frame.stream_id: frame.data for frame in memory.wire.frames() if isinstance(frame, DataFrame)}
+    assert sent == {key: prefixed(bytes(Note(text=f"read {len(texts.get(key, ''))}"))) for key in bodies}
+    assert memory.arrivals._free == memory.arrivals_limit
     memory.wire.feed(b"")
 
 

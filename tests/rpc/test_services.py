@@ -17,7 +17,7 @@ from vx.rpc.generated.axxonsoft.bl.mmexport import (
     Session,
     State,
 )
-from vx.rpc.services import _chunk_header, _encode_page, _encode_state
+from vx.rpc.services import _chunk_header, _encode_infos, _encode_page, _encode_state
 from vx.timestamps import format_timestamp
 
 times = st.integers(0, 4_000_000_000_000_000)
@@ -90,7 +90,29 @@ def test_a_page(records: list[model.Record], token: str) -> None:
         for record in records
     ]
     page = ListSessionsResponse(sessions=infos, next_page_token=token)
-    assert ListSessionsResponse().parse(_encode_page(records, token).data) == page
+    assert ListSessionsResponse().parse(_encode_page(_encode_infos(records), token).data) == page
+
+
+def test_a_page_stays_below_what_clients_take() -> None:
+    """Options may be large; there are then fewer sessions in a message, but always one."""
+    sizes = [2 << 20, (1 << 20) - 1000, 10, 4 << 20, 10]
+    records = [
+        model.Record(
+            id=str(number),
+            number=number,
+            options=bytes(size),
+            timezone_min=0,
+            started_us=0,
+            state=model.State.COMPLETED,
+        )
+        for number, size in enumerate(sizes)
+    ]
+    pages = []
+    while records:
+        infos = _encode_infos(records)
+        pages.append(len(infos))
+        records = records[len(infos) :]
+    assert pages == [3, 1, 1]
 
 
 @given(st.integers(0, 2**63), st.binary(min_size=1, max_size=300))

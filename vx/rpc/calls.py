@@ -27,7 +27,7 @@ from grpclib.protocol import AbstractHandler
 from h2.errors import ErrorCodes
 
 from vx.errors import VxError
-from vx.rpc.codec import SMALL, Bulk, Codec, MalformedError, TooLargeError, count_fields, message_prefix
+from vx.rpc.codec import Bulk, Codec, MalformedError, TooLargeError, is_small, message_prefix
 from vx.rpc.connection import (
     MESSAGE_S,
     Connection,
@@ -65,8 +65,17 @@ def current_call() -> ServerStream:
     return _current_call.get()
 
 
+Readers = Mapping[type, Callable[[Any], Any]]
+"""For some types of requests, what makes of the message what their handlers are given in its place.
+
+A large message is decoded and read in one go, off the event loop; so its tree of objects, which takes much more time
+and memory than its bytes, lives for no longer than that, and only one at a time does.
+"""
+
+
 class Arrivals:
-    """The memory for requests of which a part has come, of all calls of a server together.
+    """The memory for requests of which a part has come, and for large ones that wait to be decoded, of all calls of a
+    server together.
 
     Without a bound, a few peers could have it fill up with large messages that never end.
     """
@@ -92,9 +101,18 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
     _stream: H2Stream
 
     def __init__(
-        self, stream: H2Stream, name: str, method: Method, *, max_message: int, arrivals: Arrivals, **kwargs: Any
+        self,
+        stream: H2Stream,
+        name: str,
+        method: Method,
+        *,
+        readers: Readers,
+        max_message: int,
+        arrivals: Arrivals,
+        **kwargs: Any,
     ) -> None:
         super().__init__(stream, name, method.cardinality, method.request_type, method.reply_type, **kwargs)
+        self._reader = readers.get(method.request_type)
         self._max_message = max_message
         self._arrivals = arrivals
         self._scope = trio.CancelScope()
@@ -130,11 +148,11 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
         self._scope.cancel()
 
     async def recv_message(self) -> Any:
-        """The next request, or None at the end of the client's stream.
+        """The next request, or what its reader makes of it; None at the end of the client's stream.
 
         GRPCError as gRPC's own servers answer: UNIMPLEMENTED to a compressed message, RESOURCE_EXHAUSTED to one that
         is too large, INTERNAL to one that is cut off, malformed, or missing, DEADLINE_EXCEEDED to one that takes
-        longer than `MESSAGE_S`.
+        longer than `MESSAGE_S`. What the reader raises.
         """
         prefix = self._stream.recv_nowait(5) or await self._receive(5, may_idle=self._cardinality.client_streaming)
         if not prefix:
@@ -155,16 +173,21 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
         if len(data) < size:
             raise GRPCError(Status.INTERNAL, "the call ended within a message")
         try:
-            if count_fields(data, self._recv_type) <= SMALL:
-                message = _codec.decode_checked(data, self._recv_type)
+            if is_small(data, self._recv_type):
+                message = self._read(_codec.decode_checked, data)
             else:
-                message = await _decode_in_thread(data, self._recv_type)
+                with self._arrivals.hold(size):
+                    message = await trio.to_thread.run_sync(self._read, _codec.decode, data, limiter=_one_at_a_time)
         except MalformedError as error:
             raise GRPCError(Status.INTERNAL, f"malformed request: {error}") from None
         except TooLargeError as error:
             raise GRPCError(Status.RESOURCE_EXHAUSTED, str(error)) from None
         self._messages_received += 1
         return message
+
+    def _read(self, decode: Callable[[bytearray, Any], Any], data: bytearray) -> Any:
+        message = decode(data, self._recv_type)
+        return self._reader(message) if self._reader else message
 
     async def _receive(self, size: int, *, may_idle: bool = False) -> bytearray:
         deadline = inf if may_idle else trio.current_time() + MESSAGE_S
@@ -203,10 +226,6 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
         self._send_trailing_metadata_done = True
 
 
-async def _decode_in_thread(data: bytearray, message_type: Any) -> Any:
-    return await trio.to_thread.run_sync(_codec.decode_checked, data, message_type, limiter=_one_at_a_time)
-
-
 class StreamsResponses:
     """Mixed into a service in front of betterproto's base: its streaming handlers are closed when the call ends.
 
@@ -231,12 +250,14 @@ class CallHandler(AbstractHandler):
         nursery: trio.Nursery,
         methods: Mapping[str, Method],
         *,
+        readers: Readers,
         max_message: int,
         arrivals: Arrivals,
     ) -> None:
         self._connection = connection
         self._nursery = nursery
         self._methods = methods
+        self._readers = readers
         self._max_message = max_message
         self._arrivals = arrivals
         self._scopes: dict[H2Stream, trio.CancelScope] = {}
@@ -299,6 +320,7 @@ class CallHandler(AbstractHandler):
             stream,
             path,
             method,
+            readers=self._readers,
             max_message=self._max_message,
             arrivals=self._arrivals,
             codec=_codec,

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import trio
@@ -16,7 +17,7 @@ from grpclib.const import Handler as Method
 
 from vx.config import Address
 from vx.errors import Kind, VxError
-from vx.rpc.calls import Arrivals, CallHandler
+from vx.rpc.calls import Arrivals, CallHandler, Readers
 from vx.rpc.connection import Connection
 from vx.rpc.health import HealthService
 from vx.rpc.reflection import AlphaReflectionService, ReflectionService
@@ -117,7 +118,14 @@ class Server:
     or until `drain` was called and the last call has ended.
     """
 
-    def __init__(self, services: Sequence[Service], limits: Limits, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        services: Sequence[Service],
+        limits: Limits,
+        *,
+        readers: Readers = MappingProxyType({}),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._health = HealthService(_names(services))
         offered = [*services, self._health]
         names = [*_names(offered), *_names([ReflectionService([]), AlphaReflectionService([])])]
@@ -125,6 +133,7 @@ class Server:
         self._methods: Mapping[str, Method] = {
             path: method for service in offered for path, method in service.__mapping__().items()
         }
+        self._readers = readers
         self._limits = limits
         self._arrivals = Arrivals(limits.max_message + _ARRIVALS)
         self._tls = tls
@@ -226,7 +235,12 @@ class Server:
         def make_handler(nursery: trio.Nursery) -> CallHandler:
             nursery.start_soon(self._drain_connection, connection)
             return CallHandler(
-                connection, nursery, self._methods, max_message=limits.max_message, arrivals=self._arrivals
+                connection,
+                nursery,
+                self._methods,
+                readers=self._readers,
+                max_message=limits.max_message,
+                arrivals=self._arrivals,
             )
 
         await connection.run(make_handler)

@@ -10,7 +10,7 @@ from vx import model
 from vx.config import Config
 from vx.download import chunks, open_file
 from vx.errors import Kind, VxError
-from vx.rpc.calls import StreamsResponses, current_call
+from vx.rpc.calls import Readers, StreamsResponses, current_call
 from vx.rpc.codec import Bulk, Encoded, bytes_field, encode_varint, message_prefix, number_field, text_field
 from vx.rpc.generated.axxonsoft.bl.mmexport import (
     DestroySessionRequest,
@@ -33,6 +33,8 @@ MAX_CHUNK_KB = 4095
 """Keeps a chunk with its framing under the 4 MB that gRPC clients take by default."""
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
+_MAX_PAGE_SIZE = 3 << 20
+"""Bytes of sessions in a message: below the 4 MB that gRPC clients take by default, even with options of a megabyte."""
 
 _DATA_TAG = b"\x12"
 
@@ -44,9 +46,14 @@ class ExportService(StreamsResponses, ExportServiceBase):
         self._registry = registry
         self._config = config
 
-    async def start_session(self, start_session_request: StartSessionRequest) -> StartSessionResponse:
-        request = parse_options(start_session_request.session_options, self._config)
-        record = await self._registry.start(request, _caller())
+    @property
+    def readers(self) -> Readers:
+        """What the server has to make of requests before the methods get them: StartSession's can be large."""
+        return {StartSessionRequest: lambda request: parse_options(request.session_options, self._config)}
+
+    async def start_session(self, start_session_request: Any) -> StartSessionResponse:
+        """`start_session_request` is the ExportRequest that its reader has made."""
+        record = await self._registry.start(start_session_request, _caller())
         return StartSessionResponse(started_session_id=record.id)
 
     async def get_session_state(self, get_session_state_request: GetSessionStateRequest) -> Any:
@@ -66,9 +73,10 @@ class ExportService(StreamsResponses, ExportServiceBase):
         after = _parse_token(list_sessions_request.page_token)
         records = self._registry.page(after, size)
         while records:
-            after = records[-1].number
-            following = self._registry.page(after, size)
-            yield _encode_page(records, _page_token(after) if following else "")
+            infos = _encode_infos(records)
+            after = records[len(infos) - 1].number
+            following = self._registry.page(after, 1)
+            yield _encode_page(infos, _page_token(after) if following else "")
             records = self._registry.page(after, size)  # again: sessions may have ended while the page was sent
 
     async def download_file(self, download_file_request: DownloadFileRequest) -> AsyncIterator[Any]:
@@ -133,12 +141,25 @@ def _encode_file(file: model.ResultFile, timezone_min: int) -> bytes:
     )
 
 
-def _encode_page(records: list[model.Record], next_token: str) -> Encoded:
-    """A `ListSessionsResponse`. A session's options are kept as they came: they never change and can be large."""
-    infos = []
+def _encode_infos(records: list[model.Record]) -> list[bytes]:
+    """The sessions of a `ListSessionsResponse`: the first of `records`, as many as a message may hold, at least one.
+
+    A session's options are kept as they came: they never change and can be large.
+    """
+    infos: list[bytes] = []
+    size = 0
     for record in records:
         session = text_field(1, record.id) + bytes_field(2, record.options)
-        infos.append(bytes_field(1, bytes_field(1, session) + bytes_field(2, _encode_state(record))))
+        info = bytes_field(1, bytes_field(1, session) + bytes_field(2, _encode_state(record)))
+        size += len(info)
+        if infos and size > _MAX_PAGE_SIZE:
+            break
+        infos.append(info)
+    return infos
+
+
+def _encode_page(infos: list[bytes], next_token: str) -> Encoded:
+    """A `ListSessionsResponse`."""
     return Encoded(b"".join(infos) + text_field(2, next_token))
 
 

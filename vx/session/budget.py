@@ -54,6 +54,10 @@ class Budget:
                 )
         self._promised[key] = need
 
+    def promised(self) -> list[str]:
+        """The sessions that have a promise, which are those that are not over."""
+        return list(self._promised)
+
     def settle(self, key: str, size: int) -> None:
         """The session is over and keeps `size` bytes; 0 when they are gone."""
         self._promised.pop(key, None)

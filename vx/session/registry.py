@@ -108,7 +108,7 @@ class Registry:
         self._refuse_when_closing()
         if request.delivery is not None:
             await in_delivery_thread(delivery.check, request.delivery, request.delivery_field)
-        running = {key: each.folder for key, each in self._sessions.items() if each.record.state.is_running}
+        running = {key: self._folder / key for key in self._budget.promised()}
         survey = await self._survey(request.job, running)
         self._refuse_when_closing()
         record = Record(

@@ -162,7 +162,8 @@ async def serve(arguments: Namespace, state_dir: Path) -> None:
             nursery.start_soon(registry.deadlines.reap, registry.expire)
             listener = open_listener(Address("127.0.0.1", 0))
             peers.announce(listener.getsockname()[1], session_id)
-            server = Server([ExportService(registry, config)], limits, tls=tls)
+            service = ExportService(registry, config)
+            server = Server([service], limits, readers=service.readers, tls=tls)
             nursery.start_soon(server.serve, [listener])
             async for _ in signals:
                 break
