@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-VOCABULARY = frozenset({"vx.errors", "vx.jobs", "vx.model", "vx.timestamps"})
+VOCABULARY = frozenset({"vx.errors", "vx.jobs", "vx.drawing", "vx.captions", "vx.model", "vx.timestamps"})
 """Anybody may import these; they import nothing of vx but each other."""
 
 LAYERS: dict[str, set[str]] = {

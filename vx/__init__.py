@@ -14,7 +14,8 @@ Where things are (start with `vx.app`):
     vx.download     finished files out, in chunks
     vx.worker       the border between the server and its worker processes, one for each running session
     vx.child        what runs in a worker process
-    vx.jobs         what crosses that border
+    vx.jobs         what crosses that border; vx.drawing: the part of it that says what is drawn into pictures
+    vx.captions     what the text in pictures and subtitles says at a moment
     vx.media        the worker's side: copies, snapshots; all of libav is here
     vx.archive      recordings in: from names of files to segments and gaps
 

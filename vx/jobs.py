@@ -2,7 +2,7 @@
 
 A job goes in when the worker starts; events come out until `Ended`; the only command is `Stop`. All of it is frozen
 msgspec structs in MessagePack, one message in one datagram. Times are integer microseconds since 1970-01-01 UTC
-(`_us`). This file depends on nothing else in vx, so that both sides can import it.
+(`_us`). This file depends on nothing else in vx but `drawing`, which is part of it, so that both sides can import it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 import msgspec
+
+from vx.drawing import Drawing, Page, Words
 
 Container = Literal["mp4", "mkv", "avi"]
 Cut = Literal["exact", "keyframe"]
@@ -35,6 +37,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """IANA name of the time zone that the times in the names are in."""
     id: str = ""
     """The camera's number or short name, for people."""
+    location: str = ""
+    """Where it hangs, in words."""
+    drawing: Drawing = Drawing()
     ranges_us: tuple[tuple[int, int], ...] = ()
     """Only these (begin, end) of the clip's range, rising and apart from each other; none: all of it."""
     video: int = 0
@@ -81,15 +86,31 @@ class ClipJob(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
     gap_us: int = 1_000_000
     """What `gaps` says happens where nothing was recorded for longer than this."""
     coding: Coding = Coding()
+    words: Words = Words()
+    subtitles: bool = False
+    """They are a track of their own, in containers that have such tracks."""
+    password: str = ""
+    """Each file goes into a ZIP file that is encrypted by it; empty: it doesn't."""
+
+
+class ExternalPicture(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture that the client brings along instead of a frame of the recordings: the bytes of a JPEG or PNG file."""
+
+    data: bytes
+    taken_us: int
 
 
 class SnapshotJob(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
-    """Write the frame that each source showed at `at_us` as a JPEG into `folder`."""
+    """Write the frame that each source showed at `at_us` into `folder`: a JPEG each, or pages of one PDF document."""
 
     folder: str
     sources: tuple[Source, ...]
     at_us: int
     comment: str = ""
+    words: Words = Words()
+    page: Page | None = None
+    """None: JPEG."""
+    external: ExternalPicture | None = None
 
 
 class PartFile(msgspec.Struct, frozen=True, kw_only=True):
