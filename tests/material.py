@@ -63,6 +63,11 @@ def numbers(path: Path, *, flawless: bool = True, track: int = 0) -> list[int]:
     return _read_numbers(done)
 
 
+def numbers_in(paths: Sequence[Path], *, flawless: bool = True) -> list[int]:
+    """The numbers of the frames in several files, one file after the other."""
+    return [number for found in numbers_of_all(paths, flawless=flawless) for number in found]
+
+
 def numbers_of_all(
     paths: Sequence[Path], *, flawless: bool = True, damaged: tuple[int, int] | None = None
 ) -> list[list[int]]:

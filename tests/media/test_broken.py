@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.material import SECOND, T0, Outcome, do, judge, numbered, numbers, source
+from tests.material import SECOND, T0, Outcome, do, judge, numbered, numbers, numbers_in, source
 from tools.make_recordings import Form, Piece, cut
 from vx.jobs import ClipJob, SnapshotJob
 
@@ -136,7 +136,7 @@ def test_no_bytes_at_all_make_it_fail(tmp_path: Path, kind: str) -> None:
         paths[1].write_bytes(broken)
         made = clip(paths)
         assert made.ended.succeeded, made.ended.reason
-        found = [n for path in made.files for n in numbers(path, flawless=False)]
+        found = numbers_in(made.files, flawless=False)
         assert set(range(50)) <= set(found)
         assert set(range(100, 150)) <= set(found), made.link.notes
         out = tmp_path / "snap"

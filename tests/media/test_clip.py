@@ -8,7 +8,20 @@ from pathlib import Path
 import pytest
 from av.container import InputContainer
 
-from tests.material import SECOND, T0, FakeLink, Outcome, do, judge, numbered, numbers, real_footage, source
+from tests.material import (
+    SECOND,
+    T0,
+    FakeLink,
+    Outcome,
+    do,
+    judge,
+    numbered,
+    numbers,
+    numbers_in,
+    numbers_of_all,
+    real_footage,
+    source,
+)
 from tools.make_recordings import Form, Piece, cut
 from vx.jobs import ClipJob, Container, Cut, Event, FileDone, FileOpened, PartFile, Progress
 from vx.media import reading, recording
@@ -156,7 +169,7 @@ def test_a_clock_that_was_set_back_begins_a_new_file(tmp_path: Path, container: 
     cut(numbered(FORM_B, 100), str(pattern), T0, pieces((0, 4)))
     cut(numbered(FORM_B, 200), str(pattern), T0 - 2 * SECOND, pieces((4, 8)))
     made = clip(pattern, tmp_path / "out", 0, 20, container)
-    assert [numbers(path) for path in made.files] == [list(range(100)), list(range(100, 200))]
+    assert numbers_of_all(made.files) == [list(range(100)), list(range(100, 200))]
     assert [done.first_us for done in made.link.done] == [T0, T0 + 2 * SECOND]
     assert "begins before the recording ahead of it ends" in made.link.notes
 
@@ -178,7 +191,7 @@ def test_a_segment_of_another_form_begins_a_new_file(tmp_path: Path, container: 
     cut(numbered(other, 100), str(pattern), T0, pieces((2, 4)))
     cut(numbered(FORM, 150), str(pattern), T0, pieces((4, 6)))
     made = clip(pattern, tmp_path / "out", 0, 20, container)
-    assert [numbers(path) for path in made.files] == [list(range(i, i + 50)) for i in (0, 50, 100)]
+    assert numbers_of_all(made.files) == [list(range(i, i + 50)) for i in (0, 50, 100)]
     assert "a new file begins with it" in made.link.notes
 
 
@@ -215,7 +228,7 @@ def test_no_file_is_larger_and_nothing_is_lost_between_them(
     whole = clip(pattern, tmp_path / "whole", 1, 23, container)
     parts = clip(pattern, tmp_path / "parts", 1, 23, container, max_file_size=limit)
     assert parts.ended.succeeded, parts.ended.reason
-    assert [n for path in parts.files for n in numbers(path)] == list(range(25, 575))
+    assert numbers_in(parts.files) == list(range(25, 575))
     assert all(path.stat().st_size <= limit for path in parts.files)
     assert len(parts.files) <= 3 * whole.file.stat().st_size // limit + 2, "the limit is made use of"
     assert sum(len(judge(path).sound) for path in parts.files) == len(judge(whole.file).sound)
@@ -234,7 +247,7 @@ def test_many_small_packets_stay_below_the_limit_too(tmp_path: Path, container: 
     for limit in (75_000, 150_000):
         made = clip(pattern, tmp_path / f"{limit}", 0, 200, container, max_file_size=limit)
         assert made.ended.succeeded, made.ended.reason
-        assert [n for path in made.files for n in numbers(path)] == list(range(200))
+        assert numbers_in(made.files) == list(range(200))
         assert all(path.stat().st_size <= limit for path in made.files)
 
 
@@ -247,7 +260,7 @@ def test_a_limit_below_one_group_of_pictures_ends_with_what_was_written(tmp_path
     assert not made.ended.succeeded
     assert "max_file_size of" in made.ended.reason
     assert "20260511T080002.000000 up to the next one need" in made.ended.reason
-    assert [n for path in made.files for n in numbers(path)] == list(range(50))
+    assert numbers_in(made.files) == list(range(50))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in made.files}
     made = clip(pattern, tmp_path / "tiny", 0, 20, max_file_size=1000)
     assert not made.ended.succeeded
@@ -342,7 +355,7 @@ def test_each_source_gets_its_own_file_with_a_safe_name_of_its_own(tmp_path: Pat
         "Yard_20260511T080000.000Z.mkv",
         "Yard_20260511T080000.000Z-2.mkv",
     ]
-    assert [numbers(path) for path in made.files] == [list(range(25))] * 3
+    assert numbers_of_all(made.files) == [list(range(25))] * 3
     assert judge(made.files[0]).tags["title"] == "Вход/../№ 1"
 
 

@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
-from tests.material import SECOND, T0, FakeLink, Judged, Outcome, do, judge, numbered, numbers, numbers_of_all, source
+from tests.material import (
+    SECOND,
+    T0,
+    FakeLink,
+    Judged,
+    Outcome,
+    do,
+    judge,
+    numbered,
+    numbers,
+    numbers_in,
+    numbers_of_all,
+    source,
+)
 from tools.make_recordings import Form, Piece, cut
 from vx.jobs import ClipJob, Container, Progress, Source
 from vx.media import muxing
@@ -269,6 +282,6 @@ def test_a_track_that_libav_refuses_costs_the_others_nothing(tmp_path: Path, mon
     monkeypatch.setattr(muxing.ResultFile, "_add", add)
     made = clip(tmp_path / "out", (source(one), source(other, "Yard")), 0, 4, "mp4")
     assert made.ended.succeeded
-    assert [n for path in made.files for n in numbers(path)] == list(range(100))
+    assert numbers_in(made.files) == list(range(100))
     assert "it is left out" in made.link.notes
     assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in made.files}
