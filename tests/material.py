@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tools.make_recordings import Form, encode
-from vx.jobs import Ended, Event, FileDone, Job, Note, Source
+from vx.jobs import Ended, Event, FileDone, Gap, Job, Note, Source, SourceEnded
 from vx.media.export import run
+from vx.timestamps import describe_range
 
 BLOCK = 16
 BITS = 16
@@ -185,7 +186,19 @@ class FakeLink:
 
     @property
     def notes(self) -> str:
-        return "\n".join(event.text for event in self.events if isinstance(event, Note))
+        """What a person is told, gaps too."""
+        told = []
+        for event in self.events:
+            if isinstance(event, Note):
+                told.append(event.text)
+            elif isinstance(event, Gap):
+                told.append(f"nothing was recorded from {describe_range(event.begin_us, event.end_us)}")
+        return "\n".join(told)
+
+    @property
+    def sources(self) -> dict[int, str]:
+        """How each source that has ended did, by its number; an empty text where it did well."""
+        return {event.source: event.error for event in self.events if isinstance(event, SourceEnded)}
 
 
 @dataclass(frozen=True)

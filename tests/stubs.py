@@ -26,3 +26,13 @@ class Stubs:
         self.export: Any = importlib.import_module(f"{package}.Export_pb2")
         self.service: Any = importlib.import_module(f"{package}.ExportService_pb2")
         self.grpc: Any = importlib.import_module(f"{package}.ExportService_pb2_grpc")
+        self.reports: Any = _import_beside_ours("vx.v1.ExportReport_pb2", folder)
+        self.reports_grpc: Any = _import_beside_ours("vx.v1.ExportReport_pb2_grpc", folder)
+
+
+def _import_beside_ours(name: str, folder: Path) -> Any:
+    """Import a module of the package `vx.v1`: the tests have vx itself in its place."""
+    import vx
+
+    vx.__path__ = [*vx.__path__, str(folder / "vx")] if str(folder / "vx") not in vx.__path__ else vx.__path__
+    return importlib.import_module(name)

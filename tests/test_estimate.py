@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vx.estimate import PICTURE, bytes_needed
+from vx import estimate
+from vx.estimate import PICTURE, recorded
 from vx.jobs import ClipJob, SnapshotJob, Source
 
 T0 = 1_778_486_400
@@ -22,6 +23,10 @@ def recording(folder: Path, start_s: int, size: int, last_write_s: int | None = 
 def clip(folder: Path, start_s: float, end_s: float) -> ClipJob:
     source = Source(origin="o", name="Gate", pattern=f"{folder}/%s.mp4", timezone="UTC")
     return ClipJob(folder="", sources=(source,), start_us=round(start_s * S), end_us=round(end_s * S), container="mp4")
+
+
+def bytes_needed(job: ClipJob | SnapshotJob) -> int:
+    return estimate.bytes_needed(job, recorded(job))
 
 
 @pytest.fixture

@@ -6,9 +6,12 @@ Where things are (start with `vx.app`):
     vx.cli          the command line: `vx serve`, and a client of a running server
     vx.app          opens what the server needs, nests the nurseries, shuts down
     vx.config       the TOML file: frozen, validated once
+    vx.estimate     what an export will find and take, from the names of the recordings
     vx.errors       one family of errors, told apart by kind
     vx.model        the vocabulary of sessions: states, results, records
     vx.timestamps   the times of the contract
+    vx.spans        stretches of time, and what lies in and between them
+    vx.report       what becomes of an export, source by source
     vx.rpc          gRPC on trio: connections, calls, TLS, the services; `generated` is made from proto/
     vx.session      sessions: their states, who runs them, how long they live, where they are kept
     vx.download     finished files out, in chunks

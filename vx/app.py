@@ -29,8 +29,9 @@ import trio
 
 from vx.config import Config
 from vx.errors import Kind, VxError
-from vx.estimate import bytes_needed
+from vx.estimate import bytes_needed, recorded
 from vx.jobs import ClipJob, SnapshotJob
+from vx.rpc.reports import ExportReportService
 from vx.rpc.server import Limits, Server, describe, open_listener
 from vx.rpc.services import ExportService
 from vx.rpc.tls import server_context
@@ -131,8 +132,8 @@ async def serve(config: Config, *, stop: trio.Event, announce: Callable[[list[st
             await registry.recover()
             async with trio.open_nursery() as reaper:
                 reaper.start_soon(registry.deadlines.reap, registry.expire)
-                service = ExportService(registry, config)
-                server = Server([service], limits, readers=service.readers, tls=tls)
+                exports, reports = ExportService(registry, config), ExportReportService(registry, config)
+                server = Server([exports, reports], limits, readers={**exports.readers, **reports.readers}, tls=tls)
                 listeners = [open_listener(address) for address in config.listen]
                 async with trio.open_nursery() as transport:
                     transport.start_soon(server.serve, listeners)
@@ -166,7 +167,13 @@ async def _survey(
 
     def look() -> Survey:
         disk = os.statvfs(results)
-        return Survey(bytes_needed(job), disk.f_bavail * disk.f_frsize, folders.sizes(running))
+        found = recorded(job)
+        return Survey(
+            bytes_needed(job, found),
+            disk.f_bavail * disk.f_frsize,
+            folders.sizes(running),
+            found,
+        )
 
     try:
         return await trio.to_thread.run_sync(look, limiter=limiter, abandon_on_cancel=True)

@@ -129,7 +129,14 @@ class SalvageJob(msgspec.Struct, frozen=True, kw_only=True, tag="salvage"):
     parts: tuple[PartFile, ...]
 
 
-Job = ClipJob | SnapshotJob | SalvageJob
+class ProbeJob(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
+    """Find out what would become of a clip's tracks, without writing anything: begin with each source, and look."""
+
+    clip: ClipJob
+    folder: str = ""
+
+
+Job = ClipJob | SnapshotJob | SalvageJob | ProbeJob
 
 
 class FileOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
@@ -142,6 +149,10 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """The time of the last frame written so far."""
 
     last_frame_us: int
+    source: int | None = None
+    """Whose file it is, by the number of the job's source from 0 on; None: it is that of all of them."""
+    written: int = 0
+    """Bytes of the file under way."""
 
 
 class FileDone(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
@@ -154,11 +165,50 @@ class FileDone(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     last_us: int
 
 
+class Gap(msgspec.Struct, frozen=True, kw_only=True, tag="gap"):
+    """Nothing was recorded of a source, by its number, in begin <= t < end."""
+
+    source: int
+    begin_us: int
+    end_us: int
+
+
+class SourceEnded(msgspec.Struct, frozen=True, kw_only=True, tag="source"):
+    """Nothing more will come of a source, by its number. `error` says why there is nothing of it, or not all."""
+
+    source: int
+    error: str = ""
+
+
 class Note(msgspec.Struct, frozen=True, kw_only=True, tag="note"):
-    """Something a person should know (a broken segment, a gap); the server logs it with the session's id."""
+    """Something a person should know (a broken segment, what is encoded and why); the server logs it with the
+    session's id, and keeps it in the session's report."""
 
     level: Literal["info", "warning", "error"]
     text: str
+    source: int | None = None
+    """Whom it is about, by the source's number; None: the export."""
+
+
+Treatment = Literal["copied", "encoded", "left out"]
+
+
+class Probed(msgspec.Struct, frozen=True, kw_only=True, tag="probed"):
+    """What would become of a source's tracks, by its number. `notes` say why, and what is wrong with recordings."""
+
+    source: int
+    video: Treatment | None = None
+    """None: no recording could be read."""
+    video_codec: str = ""
+    """As it was recorded, by libav's name."""
+    audio: Treatment | None = None
+    """None: there is no sound, or none is wanted."""
+    audio_codec: str = ""
+    sample_bytes: int = 0
+    """Of what was encoded on trial; 0 where nothing has to be."""
+    sample_us: int = 0
+    """How much of the recording that is."""
+    notes: tuple[Note, ...] = ()
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
@@ -168,7 +218,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     reason: str = ""
 
 
-Event = FileOpened | Progress | FileDone | Note | Ended
+Event = FileOpened | Progress | FileDone | Gap | SourceEnded | Note | Probed | Ended
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):

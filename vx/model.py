@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from vx.jobs import ClipJob, PartFile, SnapshotJob
+from vx.report import NO_REPORT, Report
 
 
 class State(enum.Enum):
@@ -111,6 +112,8 @@ class Record:
     """Why it failed, in words; empty where it did not."""
     ended_us: int | None = None
     removed_us: int | None = None
+    report: Report = NO_REPORT
+    """What became of it, source by source."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,3 +57,8 @@ def _format_day(day: int) -> str:
     """The date `day` days after 1970-01-01. Times that are written together are of few days."""
     moment = to_datetime(day * _DAY_US)
     return f"{moment.year:04}{moment:%m%d}"  # %Y does not pad
+
+
+def describe_range(begin_us: int, end_us: int) -> str:
+    """A stretch of time as notes and errors write it."""
+    return f"{format_timestamp(begin_us)} to {format_timestamp(end_us)}"

@@ -87,6 +87,13 @@ def test_one_file_of_unknown_length_is_there_at_least(archive: Archive) -> None:
     assert archive.seconds(T0 - MINUTE, T0 + DAY) == [(0, 1)]
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_short_range_within_copied_files_is_recorded(archive: Archive, exact: bool) -> None:
+    archive.add(T0, None)
+    archive.add(T0 + MINUTE, None)
+    assert archive.seconds(T0 + 20 * SECOND, T0 + 30 * SECOND, exact=exact) == [(20, 30)]
+
+
 def test_empty_and_vanished_files_are_nothing(archive: Archive, tmp_path: Path) -> None:
     archive.add(T0, MINUTE, b"")
     archive.add(T0 + MINUTE, MINUTE)

@@ -23,7 +23,7 @@ from tests.material import (
     source,
 )
 from tools.make_recordings import Form, Piece, cut
-from vx.jobs import ClipJob, Container, Cut, Event, FileDone, FileOpened, PartFile, Progress
+from vx.jobs import ClipJob, Container, Cut, Event, FileDone, FileOpened, PartFile, Progress, SourceEnded
 from vx.media import reading, recording
 
 MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
@@ -273,7 +273,7 @@ def test_events_come_in_their_order(tmp_path: Path) -> None:
     made = clip(pattern, tmp_path / "out", 0, 4)
     kinds = [type(event) for event in made.link.events]
     assert kinds[0] is FileOpened
-    assert kinds[-2:] == [Progress, FileDone]
+    assert kinds[-3:] == [Progress, FileDone, SourceEnded]
     opened = made.link.events[0]
     assert isinstance(opened, FileOpened)
     assert opened.part == PartFile(

@@ -70,7 +70,8 @@ def test_a_gap_gives_no_picture(tmp_path: Path, kind: str) -> None:
         made = snapshot(pattern, tmp_path / "out", at)
         assert not made.ended.succeeded
         assert made.ended.reason.startswith("Entrance: nothing was recorded at 2026")
-        assert made.link.events == []
+        assert (made.link.notes, made.files) == ("", [])
+        assert f"Entrance: {made.link.sources[0]}" == made.ended.reason
     assert snapshot(pattern, tmp_path / "out", 3.9999).ended.succeeded
     assert snapshot(pattern, tmp_path / "out", 8.0).ended.succeeded
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.session.fakes import ALICE, BOB
 from vx.jobs import PartFile
 from vx.model import Caller, Delivery, Entry, Record, ResultFile, State
+from vx.report import NO_REPORT, Report, SourceReport
 from vx.session.store import MIGRATIONS, SqliteStore, StoreError, open_store
 
 YEAR_S = 366 * 86_400.0
@@ -45,6 +46,7 @@ records = st.builds(
     reason=texts,
     ended_us=st.none() | times,
     removed_us=st.none() | times,
+    report=st.builds(Report, sources=st.builds(SourceReport, texts, texts, error=texts).map(lambda each: (each,))),
 )
 RECORD = Record(
     id="a" * 32,
@@ -242,6 +244,23 @@ async def test_a_migration_is_done_once_and_as_a_whole(tmp_path: Path) -> None:
             assert (await store.load()).records == (RECORD,)
             assert rows(path, "SELECT colour FROM session") == [("grey",)]
             assert rows(path, "PRAGMA user_version") == [(len(MIGRATIONS) + 1,)]
+
+
+async def test_a_database_of_the_first_version_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "vx.sqlite"
+    with closing(sqlite3.connect(path)) as db, db:
+        for statement in MIGRATIONS[0]:
+            db.execute(statement)
+        db.execute("PRAGMA user_version = 1")
+        columns = "id, state, options, timezone_min, started_us, started_by, started_from, agent, succeeded, reason"
+        values = "'a', 'completed', x'', 0, 5, 'alice', '192.0.2.1:5001', '', 1, ''"
+        db.execute(f"INSERT INTO session ({columns}) VALUES ({values})")
+    async with opened(path) as store:
+        (record,) = (await store.load()).records
+        assert (record.id, record.started_by, record.report) == ("a", ALICE, NO_REPORT)
+        changed = replace(record, report=Report(written=5))
+        await store.save(changed)
+        assert (await store.load()).records == (changed,)
 
 
 async def test_ten_thousand_sessions_are_loaded(tmp_path: Path) -> None:

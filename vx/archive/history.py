@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import median_low
 
 from vx.archive.segments import Recordings, Segment
@@ -23,6 +22,7 @@ _JITTER_US = 2_000_000
 """A recorder's last bytes come to the disk this much before the next recording begins, or after: that is no gap."""
 _UNKNOWN_US = 1_000_000
 """How long a recording lasts of which nothing else is known than that it is there."""
+_LOOK_AHEAD_S = (300, 3600, 86_400)
 _UNSTEADY = 1.5
 """Recorders end a file at a key frame: one this many times longer than usual still reaches to the next one."""
 
@@ -35,22 +35,47 @@ class History:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What one recording covers, and its bytes; 0 where nobody looked at it."""
+
+    begin_us: int
+    end_us: int
+    size: int
+
+
 def recorded(recordings: Recordings, start_us: int, end_us: int, *, exact: bool = True) -> History:
     """What was recorded in start <= t < end. Blocks on the disk of the recordings.
 
     Not `exact`: from the names alone, without a look at each file.
     """
+    found, notes = stretches(recordings, start_us, end_us, exact=exact)
+    spans = ((stretch.begin_us, stretch.end_us) for stretch in found)
+    return History(tuple(_within(merge(spans), start_us, end_us)), notes)
+
+
+def stretches(
+    recordings: Recordings, start_us: int, end_us: int, *, exact: bool = True
+) -> tuple[list[Stretch], tuple[str, ...]]:
+    """The recordings that can hold something of start <= t < end, in their order, and notes; as `recorded`.
+
+    The first one may end before that: whether it does is seen in its stretch.
+    """
     found = recordings.covering(start_us, end_us)
     starts: list[int] = []
     written: list[int | None] = []
+    sizes: list[int] = []
     for segment in found.segments:
-        last_us = _written_us(segment) if exact else None
-        if exact and last_us is None:
+        status = _look(segment) if exact else None
+        if exact and status is None:
             continue
         starts.append(segment.start_us)
-        written.append(last_us)
-    spans = zip(starts, _ends(starts, written), strict=True)
-    return History(tuple(_within(merge(spans), start_us, end_us)), found.notes)
+        written.append(status.st_mtime_ns // 1000 if status else None)
+        sizes.append(status.st_size if status else 0)
+    if not starts:
+        return [], found.notes
+    next_us = None if _tells_end(starts[-1], written[-1]) else _next_us(recordings, end_us)
+    return [Stretch(*of) for of in zip(starts, _ends(starts, written, next_us), sizes, strict=True)], found.notes
 
 
 def merge(intervals: Iterable[Interval], min_gap_us: int = 0) -> list[Interval]:
@@ -69,25 +94,38 @@ def _within(intervals: Sequence[Interval], start_us: int, end_us: int) -> list[I
     return [(begin, end) for begin, end in cut if begin < end]
 
 
-def _written_us(segment: Segment) -> int | None:
-    """When the recording was last written to; None where there is nothing in it, or it is gone by now."""
+def _look(segment: Segment) -> os.stat_result | None:
+    """What the disk says of the recording; None where there is nothing in it, or it is gone by now."""
     try:
         status = os.stat(segment.path)  # noqa: PTH116 - a Path for each of thousands takes longer than the disk
     except OSError:
         return None
-    return status.st_mtime_ns // 1000 if status.st_size else None
+    return status if status.st_size else None
 
 
-def _ends(starts: Sequence[int], written: Sequence[int | None]) -> list[int]:
-    """When each of the recordings ends that begin at `starts`, which rise."""
-    spacing = [later - start for start, later in pairwise(starts) if later > start]
+def _next_us(recordings: Recordings, from_us: int) -> int | None:
+    """When the next recording begins, within a day."""
+    for window_s in _LOOK_AHEAD_S:
+        following = recordings.first_from(from_us, from_us + window_s * 1_000_000).segments
+        if following:
+            return following[0].start_us
+    return None
+
+
+def _ends(starts: Sequence[int], written: Sequence[int | None], next_us: int | None) -> list[int]:
+    """When each of the recordings ends that begin at `starts`, which rise; the one behind them begins at `next_us`."""
+    following = [*starts, next_us][1:]
+    spacing = [later - start for start, later in zip(starts, following, strict=True) if later and later > start]
     usual = median_low(spacing) if spacing else _UNKNOWN_US
-    following = [*starts, None][1:]
     return [_end(*of, usual) for of in zip(starts, written, following, strict=True)]
 
 
+def _tells_end(start_us: int, written_us: int | None) -> bool:
+    return written_us is not None and start_us < written_us <= start_us + LONGEST_US
+
+
 def _end(start_us: int, written_us: int | None, next_us: int | None, usual_us: int) -> int:
-    if written_us is not None and start_us < written_us <= start_us + LONGEST_US:
+    if written_us is not None and _tells_end(start_us, written_us):
         if next_us is None or written_us < next_us - _JITTER_US:
             return written_us
         if written_us <= next_us + _JITTER_US:

@@ -5,7 +5,7 @@ Each source has a pipeline of its own, pulled by the writer in the writer's thre
     Reader (a thread) -> stage -> stage -> Feed -> writer
 
 A stage is a generator (`messages.Stage`): it takes the messages of the one before it and yields messages of the same
-kind. `_pipeline` puts a source's stages together, in this order: transcode what has to be, cut exactly, leave out what
+kind. `pipeline` puts a source's stages together, in this order: transcode what has to be, cut exactly, leave out what
 the container can't hold.
 
 - `Begin` says what follows: `video` and `audio` are Tracks (a template stream with the codec's parameters, its
@@ -44,7 +44,7 @@ from zoneinfo import ZoneInfo
 from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings
 from vx.errors import Kind, VxError
-from vx.jobs import ClipJob, Ended, FileDone, FileOpened, Link, Note, Progress, Source
+from vx.jobs import ClipJob, Ended, FileDone, FileOpened, Gap, Link, Note, Progress, Source, SourceEnded
 from vx.media import muxing, plan, results, salvage
 from vx.media.avi import AviFile
 from vx.media.clipfile import ClipFile
@@ -53,9 +53,9 @@ from vx.media.feeding import Chunk, Feed, TooLargeError
 from vx.media.messages import Begin, Message, Stage
 from vx.media.muxing import ResultFile
 from vx.media.plan import Budget, Join
-from vx.media.reading import Reader, describe_range
+from vx.media.reading import Reader
 from vx.media.transcode import transcoding
-from vx.timestamps import format_timestamp, to_datetime
+from vx.timestamps import describe_range, format_timestamp, to_datetime
 
 PROGRESS_INTERVAL_S = 0.25
 _SOFTWARE = f"vx {version('vx')}"  # looked up here, before workers are forked: it takes milliseconds
@@ -64,30 +64,32 @@ _SOFTWARE = f"vx {version('vx')}"  # looked up here, before workers are forked: 
 def export_clip(job: ClipJob, link: Link) -> Ended:
     """Export all sources into one file, or each on its own, one after the other. VxError where it can't be written."""
     apart = job.discrete or job.container == "avi"
-    together = [(source,) for source in job.sources] if apart else [job.sources]
+    everyone = range(len(job.sources))
     files = 0
-    for sources in together:
+    for numbers in [[number] for number in everyone] if apart else [everyone]:
         if link.stopping.is_set():
             break
-        files += _Clip(job, sources, link).run()
+        files += _Clip(job, numbers, link).run()
     if files:
         return Ended(succeeded=True)
     if link.stopping.is_set():
         return Ended(succeeded=False, reason="stopped before anything was written")
     names = ", ".join(source.name for source in job.sources)
-    return Ended(
-        succeeded=False, reason=f"{names}: nothing was recorded from {describe_range(job.start_us, job.end_us)}"
-    )
+    return Ended(succeeded=False, reason=f"{names}: {_nothing_recorded(job)}")
 
 
-def _pipeline(
+def _nothing_recorded(job: ClipJob) -> str:
+    return f"nothing was recorded from {describe_range(job.start_us, job.end_us)}"
+
+
+def pipeline(
     job: ClipJob,
     messages: Iterator[Message],
     warn: Callable[[str], None],
     inform: Callable[[str], None],
     stopping: Callable[[], bool],
 ) -> Iterator[Message]:
-    """The stages of one source."""
+    """One source's messages, as they come out of its stages."""
     stages: list[Stage] = [transcoding(job, warn, inform, stopping)]
     if job.cut == "exact":
         stages.append(lambda messages: exact_cut(messages, warn))
@@ -96,32 +98,39 @@ def _pipeline(
     return messages
 
 
+def open_reader(job: ClipJob, source: Source, warn: Callable[[str], None]) -> Reader:
+    """The reader of what the job wants of a source; it isn't started."""
+    return Reader(
+        Recordings(NamePattern.parse(source.pattern), ZoneInfo(source.timezone)),
+        source.ranges_us or ((job.start_us, job.end_us),),
+        video=source.video,
+        audio=None if job.reject_audio else source.audio,
+        note=warn,
+    )
+
+
 class _Lane:
     """One source of the clip: its reader, and what was told about it."""
 
-    def __init__(self, job: ClipJob, source: Source, link: Link) -> None:
-        self.source = source
+    def __init__(self, job: ClipJob, number: int, link: Link) -> None:
+        self.source = source = job.sources[number]
+        self.number = number
+        """The source's, in the job."""
+        self.wrote = False
         self.ranges_us = source.ranges_us or ((job.start_us, job.end_us),)
         self._link = link
         self._told_until_us = 0
-        recordings = Recordings(NamePattern.parse(source.pattern), ZoneInfo(source.timezone))
-        self.reader = Reader(
-            recordings,
-            self.ranges_us,
-            video=source.video,
-            audio=None if job.reject_audio else source.audio,
-            note=self.warn,
-        )
-        messages = _pipeline(job, iter(self.reader), self.warn, self.inform, link.stopping.is_set)
+        self.reader = open_reader(job, source, self.warn)
+        messages = pipeline(job, iter(self.reader), self.warn, self.inform, link.stopping.is_set)
         self.feed = Feed(messages, job.max_file_size)
 
     def warn(self, text: str) -> None:
         """Tell of what is wrong. Callable from any thread."""
-        self._link.send(Note(level="warning", text=f"{self.source.name}: {text}"))
+        self._link.send(Note(level="warning", text=f"{self.source.name}: {text}", source=self.number))
 
     def inform(self, text: str) -> None:
         """Tell of what is done."""
-        self._link.send(Note(level="info", text=f"{self.source.name}: {text}"))
+        self._link.send(Note(level="info", text=f"{self.source.name}: {text}", source=self.number))
 
     def tell_gap(self, recorded_until_us: int, segment: Begin | None) -> None:
         """Tell of what wasn't recorded between the last frame and this segment (None: the end of the last range)."""
@@ -131,17 +140,18 @@ class _Lane:
             begin_us, end_us = segment.wanted_us[0], segment.wall_us(segment.origin_us)
         begin_us = max(begin_us, recorded_until_us)
         if end_us - begin_us > plan.GAP_WORTH_A_NOTE_US:
-            self.inform(f"nothing was recorded from {describe_range(begin_us, end_us)}")
+            self._link.send(Gap(source=self.number, begin_us=begin_us, end_us=end_us))
 
 
 class _Clip:
     """The writer's side of a clip of some sources. Owns the file under way."""
 
-    def __init__(self, job: ClipJob, sources: tuple[Source, ...], link: Link) -> None:
+    def __init__(self, job: ClipJob, numbers: Sequence[int], link: Link) -> None:
+        """`numbers`: of the job's sources."""
         self._job = job
         self._link = link
-        self._lanes = [_Lane(job, source, link) for source in sources]
-        self._name = ", ".join(source.name for source in sources)
+        self._lanes = [_Lane(job, number, link) for number in numbers]
+        self._name = ", ".join(lane.source.name for lane in self._lanes)
         self._file: ClipFile | None = None
         self._refused: Begin | None = None
         """A segment for which libav opens no file."""
@@ -157,8 +167,9 @@ class _Clip:
         try:
             self._write_all()
             self._finish_file()
-        except VxError:
+        except VxError as error:
             self._keep_what_is_readable()
+            self._tell_ends(str(error))
             raise
         finally:
             for lane in self._lanes:
@@ -166,7 +177,16 @@ class _Clip:
         if self._files and not self._link.stopping.is_set():
             for lane, recorded_until_us in zip(self._lanes, self._recorded_until_us, strict=True):
                 lane.tell_gap(recorded_until_us, None)
+        self._tell_ends()
         return self._files
+
+    def _tell_ends(self, error: str = "") -> None:
+        """Tell that it is over with all sources, for this error or because they are at their end."""
+        nothing = (
+            "stopped before anything was written" if self._link.stopping.is_set() else _nothing_recorded(self._job)
+        )
+        for lane in self._lanes:
+            self._link.send(SourceEnded(source=lane.number, error=error or ("" if lane.wrote else nothing)))
 
     def _write_all(self) -> None:
         try:
@@ -204,6 +224,7 @@ class _Clip:
             return  # there is no key frame yet, or libav refuses the segment
         try:
             self._file.write(number, chunk)
+            self._lanes[number].wrote = True
         except muxing.RefusedError as error:
             self._lanes[number].warn(f"{chunk.segment.name}: {error}; a new file goes on behind it")
             self._keep_what_is_readable()
@@ -326,7 +347,7 @@ class _Clip:
             raise
         self._files += 1
         part = file.result.part
-        self._link.send(Progress(last_frame_us=last_us))
+        self._link.send(Progress(last_frame_us=last_us, source=self._whose))
         self._link.send(
             FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=part.first_us, last_us=last_us)
         )
@@ -342,6 +363,10 @@ class _Clip:
             self._file = file
             self._finish_file()
 
+    @property
+    def _whose(self) -> int | None:
+        return self._lanes[0].number if len(self._lanes) == 1 else None
+
     def _report_progress(self) -> None:
         if self._file is None:
             return
@@ -349,7 +374,8 @@ class _Clip:
         now = time.monotonic()
         if now >= self._next_progress:
             self._next_progress = now + PROGRESS_INTERVAL_S
-            self._link.send(Progress(last_frame_us=self._file.last_us))
+            written = self._file.result.size
+            self._link.send(Progress(last_frame_us=self._file.last_us, source=self._whose, written=written))
 
     def _too_small(self, at_us: int, needed: int) -> VxError:
         return VxError(

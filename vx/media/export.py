@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from vx.errors import VxError
-from vx.jobs import ClipJob, Ended, Job, Link, SnapshotJob
+from vx.jobs import ClipJob, Ended, Job, Link, ProbeJob, SnapshotJob
 from vx.media.clip import export_clip
+from vx.media.probe import probe
 from vx.media.salvage import salvage
 from vx.media.snapshot import export_snapshots
 
@@ -20,6 +21,8 @@ def run(job: Job, link: Link) -> Ended:
             return export_clip(job, link)
         if isinstance(job, SnapshotJob):
             return export_snapshots(job, link)
+        if isinstance(job, ProbeJob):
+            return probe(job, link)
         return salvage(job, link)
     except VxError as error:
         return Ended(succeeded=False, reason=str(error))

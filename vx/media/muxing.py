@@ -144,6 +144,11 @@ class ResultFile:
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._fail(error) from error
 
+    @property
+    def size(self) -> int:
+        """Bytes that it had on the disk at the last `sync_some`."""
+        return self._syncing.size
+
     def sync_some(self) -> None:
         """Have what was written brought to the disk by and by. VxError where it refuses."""
         try:

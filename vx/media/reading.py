@@ -44,7 +44,6 @@ from vx.media.recording import (
     translate,
     video_stream,
 )
-from vx.timestamps import format_timestamp
 
 BATCH_BYTES = 512 << 10
 BATCH_PACKETS = 256
@@ -403,8 +402,3 @@ class _Cut:
 def _us(packet: TimedPacket) -> int:
     base = packet.time_base
     return TimeBase(base.numerator, base.denominator).us(packet.pts)
-
-
-def describe_range(begin_us: int, end_us: int) -> str:
-    """A stretch of time as notes write it."""
-    return f"{format_timestamp(begin_us)} to {format_timestamp(end_us)}"

@@ -50,6 +50,8 @@ class Syncing:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._synced = 0
+        self.size = 0
+        """Of the file, when it was looked at last."""
         self._thread: threading.Thread | None = None
         self.error: OSError | None = None
         """What the disk said. The kernel says it once, so it must not be lost."""
@@ -58,9 +60,9 @@ class Syncing:
         """Look whether it is time, and don't wait."""
         if self._thread is not None and self._thread.is_alive():
             return
-        size = self._path.stat().st_size
-        if size - self._synced >= SYNC_BYTES:
-            self._synced = size
+        self.size = self._path.stat().st_size
+        if self.size - self._synced >= SYNC_BYTES:
+            self._synced = self.size
             self._thread = threading.Thread(target=self._sync, name="sync", daemon=True)
             self._thread.start()
 

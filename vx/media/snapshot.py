@@ -18,7 +18,7 @@ from PIL.ExifTags import IFD, Base
 
 from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings, Segment
-from vx.jobs import Ended, FileDone, FileOpened, Link, Note, Progress, SnapshotJob, Source
+from vx.jobs import Ended, FileDone, FileOpened, Link, Note, Progress, SnapshotJob, Source, SourceEnded
 from vx.media import plan, results
 from vx.media.recording import (
     BrokenError,
@@ -43,20 +43,27 @@ _REORDER_WINDOW = 32
 def export_snapshots(job: SnapshotJob, link: Link) -> Ended:
     """One JPEG for each source. Where one fails, the others are still written. VxError where the disk refuses."""
     reasons: list[str] = []
-    for source in job.sources:
-        if link.stopping.is_set():
-            reasons.append(f"{source.name}: stopped before it was done")
-            continue
-        try:
-            frame, shown_us = _find_frame(source, job.at_us, link)
-        except BrokenError as error:
+    for number, source in enumerate(job.sources):
+        error = _export(job, number, link)
+        link.send(SourceEnded(source=number, error=error))
+        if error:
             reasons.append(f"{source.name}: {error}")
-            continue
-        _write(job, source, picture(frame), shown_us, link)
     return Ended(succeeded=not reasons, reason="; ".join(reasons))
 
 
-def _find_frame(source: Source, at_us: int, link: Link) -> tuple[VideoFrame, int]:
+def _export(job: SnapshotJob, number: int, link: Link) -> str:
+    """One source's picture; why there is none, else an empty text. VxError where the disk refuses."""
+    if link.stopping.is_set():
+        return "stopped before it was done"
+    try:
+        frame, shown_us = _find_frame(job.sources[number], number, job.at_us, link)
+    except BrokenError as error:
+        return str(error)
+    _write(job, number, picture(frame), shown_us, link)
+    return ""
+
+
+def _find_frame(source: Source, number: int, at_us: int, link: Link) -> tuple[VideoFrame, int]:
     """The frame and its wall time. BrokenError says why there is none."""
     recordings = Recordings(NamePattern.parse(source.pattern), ZoneInfo(source.timezone))
     tolerance_us = plan.tolerance_us(recordings.pattern.resolution_us)
@@ -64,14 +71,15 @@ def _find_frame(source: Source, at_us: int, link: Link) -> tuple[VideoFrame, int
     while True:
         found = recordings.last_before(before_us)
         for note in found.notes:
-            link.send(Note(level="warning", text=f"{source.name}: {note}"))
+            link.send(Note(level="warning", text=f"{source.name}: {note}", source=number))
         if not found.segments:
             raise BrokenError(f"nothing was recorded at {format_timestamp(at_us)}")
         (segment,) = found.segments
         try:
             frame, shown_us, until_us = _decode(segment, at_us)
         except Exception as error:  # noqa: BLE001 - bad bytes make libav and PyAV raise anything
-            link.send(Note(level="warning", text=f"{source.name}: {segment.path}: {translate(error)}"))
+            text = f"{source.name}: {segment.path}: {translate(error)}"
+            link.send(Note(level="warning", text=text, source=number))
             before_us = segment.start_us  # one that began earlier may reach up to here
             continue
         if at_us < until_us:
@@ -200,7 +208,8 @@ def picture(frame: VideoFrame) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _write(job: SnapshotJob, source: Source, image: Image.Image, shown_us: int, link: Link) -> None:
+def _write(job: SnapshotJob, number: int, image: Image.Image, shown_us: int, link: Link) -> None:
+    source = job.sources[number]
     part = results.plan_file(job.folder, source.name, "jpg", shown_us)
     link.send(FileOpened(part=part))
     try:
@@ -209,13 +218,13 @@ def _write(job: SnapshotJob, source: Source, image: Image.Image, shown_us: int, 
             "JPEG",
             quality=QUALITY,
             exif=_exif(source, shown_us),
-            comment=_fitting(source, job.comment, link),
+            comment=_fitting(job, number, link),
         )
     except OSError as error:
         results.discard(job.folder, part)
         raise results.write_error(part.name, error) from error
     size = results.complete(job.folder, part)
-    link.send(Progress(last_frame_us=shown_us))
+    link.send(Progress(last_frame_us=shown_us, source=number))
     link.send(FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=shown_us, last_us=shown_us))
 
 
@@ -232,10 +241,11 @@ def _exif(source: Source, shown_us: int) -> Image.Exif:
     return exif
 
 
-def _fitting(source: Source, comment: str, link: Link) -> bytes:
+def _fitting(job: SnapshotJob, number: int, link: Link) -> bytes:
     """The comment as bytes that fit into a JPEG's comment segment."""
-    text = comment.encode()
+    text = job.comment.encode()
     if len(text) <= LONGEST_COMMENT:
         return text
-    link.send(Note(level="warning", text=f"{source.name}: the comment is cut after {LONGEST_COMMENT} bytes"))
+    told = f"{job.sources[number].name}: the comment is cut after {LONGEST_COMMENT} bytes"
+    link.send(Note(level="warning", text=told, source=number))
     return text[:LONGEST_COMMENT].decode(errors="ignore").encode()

@@ -53,7 +53,7 @@ class ExportService(StreamsResponses, ExportServiceBase):
 
     async def start_session(self, start_session_request: Any) -> StartSessionResponse:
         """`start_session_request` is the ExportRequest that its reader has made."""
-        record = await self._registry.start(start_session_request, _caller())
+        record = await self._registry.start(start_session_request, caller())
         return StartSessionResponse(started_session_id=record.id)
 
     async def get_session_state(self, get_session_state_request: GetSessionStateRequest) -> Any:
@@ -61,11 +61,11 @@ class ExportService(StreamsResponses, ExportServiceBase):
         return Encoded(bytes_field(1, _encode_state(record)))
 
     async def stop_session(self, stop_session_request: StopSessionRequest) -> Any:
-        record = await self._registry.stop(stop_session_request.session_id, _caller())
+        record = await self._registry.stop(stop_session_request.session_id, caller())
         return Encoded(bytes_field(1, _encode_state(record)))
 
     async def destroy_session(self, destroy_session_request: DestroySessionRequest) -> DestroySessionResponse:
-        await self._registry.destroy(destroy_session_request.session_id, _caller())
+        await self._registry.destroy(destroy_session_request.session_id, caller())
         return DestroySessionResponse()
 
     async def list_sessions(self, list_sessions_request: ListSessionsRequest) -> AsyncIterator[Any]:
@@ -95,13 +95,13 @@ class ExportService(StreamsResponses, ExportServiceBase):
         ):
             first = download_file_request.start_from_chunk_index
             detail = f"{download_file_request.file_path} from byte {first * chunk_kb * 1024}"
-            await self._registry.note_download(download_file_request.session_id, detail, _caller())
+            await self._registry.note_download(download_file_request.session_id, detail, caller())
             async with aclosing(chunks(source, chunk_kb * 1024, first, _chunk_header)) as pieces:
                 async for views in pieces:
                     yield Bulk(views)
 
 
-def _caller() -> model.Caller:
+def caller() -> model.Caller:
     """Who makes the call that this task answers."""
     address = current_call().peer.addr()
     if isinstance(address, tuple):

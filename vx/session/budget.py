@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vx.errors import Kind, VxError
+from vx.spans import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What there seems to be of a source in its part of the range."""
+
+    spans_us: tuple[Span, ...]
+    size: int
+    """Bytes of the recordings in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +28,8 @@ class Survey:
     """What is free on the disk of the results; None where nobody needs to know."""
     written: Mapping[str, int] = field(default_factory=dict)
     """What running sessions have written so far, by their ids."""
+    recorded: Sequence[Recorded] = ()
+    """What seems to be recorded of each source, where that is known."""
 
 
 class Budget:
@@ -34,7 +46,12 @@ class Budget:
         self._promised: dict[str, int] = {}
 
     def reserve(self, key: str, survey: Survey) -> None:
-        """Promise `survey.need` bytes to a session. VxError(EXHAUSTED) with the numbers where they are not there."""
+        """Promise `survey.need` bytes to a session. VxError as `check`."""
+        self.check(survey)
+        self._promised[key] = survey.need
+
+    def check(self, survey: Survey) -> None:
+        """VxError(EXHAUSTED) with the numbers where `survey.need` bytes are not there."""
         need = survey.need
         kept = self._total_kept
         running = sum(max(size, survey.written.get(key, 0)) for key, size in self._promised.items())
@@ -52,7 +69,6 @@ class Budget:
                     f"the export needs about {_size(need)}; {_size(survey.free)} of the disk are free, of which "
                     f"{_size(coming)} are promised to sessions that run and {_size(self._min_free)} stay free",
                 )
-        self._promised[key] = need
 
     def promised(self) -> list[str]:
         """The sessions that have a promise, which are those that are not over."""

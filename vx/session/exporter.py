@@ -13,17 +13,35 @@ from typing import Protocol, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
+from vx import report
 from vx.errors import VxError
-from vx.jobs import Ended, Event, FileDone, FileOpened, Job, Note, Progress, SalvageJob
+from vx.jobs import (
+    ClipJob,
+    Ended,
+    Event,
+    FileDone,
+    FileOpened,
+    Gap,
+    Job,
+    Note,
+    Probed,
+    ProbeJob,
+    Progress,
+    SalvageJob,
+)
 from vx.model import ResultFile, State
 from vx.session import delivery, folders, work
 from vx.session.ledger import SAVE_S, Ledger, shielded
 from vx.session.session import Session
 from vx.session.store import StoreError
+from vx.timestamps import describe_range
 
 log = logging.getLogger(__name__)
 
 _SALVAGE_S = 30.0
+_PROBE_S = 10.0
+_PROBES_AT_ONCE = 2
+"""They come on top of the exports that run."""
 _MAX_DELIVERY_THREADS = 8
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -45,6 +63,7 @@ class Exporter:
         self._ledger = ledger
         self._grace_s = grace_s
         self._in_thread = in_thread
+        self._probing = trio.CapacityLimiter(_PROBES_AT_ONCE)
 
     async def export(self, session: Session, job: Job) -> Ended:
         """Do the job, and keep what it made with the session; whatever goes wrong is how it ended."""
@@ -64,6 +83,7 @@ class Exporter:
         if session.record.state is State.STOPPING:
             return Ended(succeeded=False, reason="stopped before its turn came")
         session.stop_scope = trio.CancelScope()
+        session.began = trio.current_time()
         ended, by_itself = await work.do(
             self._workers, job, session.stop_scope, self._grace_s, lambda event: self._take(session, event)
         )
@@ -73,7 +93,8 @@ class Exporter:
 
     async def _take(self, session: Session, event: Event) -> None:
         """What a worker reports."""
-        record = session.record
+        record = replace(session.record, report=report.take(session.record.report, event))
+        session.record = record
         match event:
             case Progress():
                 session.record = replace(record, last_frame_us=event.last_frame_us)
@@ -89,6 +110,10 @@ class Exporter:
             case FileDone():
                 file = ResultFile(event.name, event.size, event.mime_type, event.first_us, event.last_us)
                 _keep(session, [file])
+            case Gap():
+                name = record.report.sources[event.source].name
+                span = describe_range(event.begin_us, event.end_us)
+                log.info("session %s: %s: nothing was recorded from %s", record.id, name, span)
             case Note():
                 log.log(_LEVELS[event.level], "session %s: %s", record.id, event.text)
 
@@ -101,10 +126,25 @@ class Exporter:
             return
         job = SalvageJob(folder=str(session.folder), parts=tuple(readable))
         try:
-            if not await work.salvage(self._workers, job, _SALVAGE_S, lambda event: self._take(session, event)):
+            if not await work.look(self._workers, job, _SALVAGE_S, lambda event: self._take(session, event)):
                 log.warning("session %s: what its worker left could not be read in time", record.id)
         except OSError as error:
             log.warning("session %s: what its worker left could not be read: %s", record.id, error)
+
+    async def probe(self, job: ClipJob) -> list[Probed]:
+        """What would become of the sources of a clip; of those at the end nothing, where that takes too long.
+
+        OSError if no worker can be had.
+        """
+        found: list[Probed] = []
+
+        async def take(event: Event) -> None:
+            if isinstance(event, Probed):
+                found.append(event)
+
+        async with self._probing:
+            await work.look(self._workers, ProbeJob(clip=job), _PROBE_S, take)
+        return found
 
     async def deliver(self, session: Session, ended: Ended) -> Ended:
         """Have the export agent store the files. What it can't store stays with the session, to be downloaded."""

@@ -18,14 +18,16 @@ from pathlib import Path
 import msgspec
 import trio
 
+from vx import report
 from vx.errors import Kind, VxError
-from vx.jobs import ClipJob, Ended, Job, SnapshotJob
+from vx.jobs import ClipJob, Ended, Job, Probed, SnapshotJob
 from vx.model import THE_SERVER, Caller, ExportRequest, Record, State
 from vx.session import delivery, folders, lifecycle, recovery, work
 from vx.session.budget import Budget, Survey
 from vx.session.deadlines import Deadlines
 from vx.session.exporter import Exporter, InThread, in_delivery_thread
 from vx.session.ledger import RETRY_S, SAVE_S, Ledger, shielded
+from vx.session.prospect import Prospect
 from vx.session.session import Outcome, Session
 from vx.session.store import Store, StoreError
 from vx.session.turns import Turns
@@ -59,6 +61,19 @@ class Lease:
 
     path: Path
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a session is."""
+
+    record: Record
+    share: float
+    """How much is done, 0 to 1."""
+    left_s: float | None
+    """Seconds that the rest will take, if it goes on as fast; None while nobody can tell, and where it is over."""
+    ahead: int | None
+    """How many sessions wait before it; None where it doesn't wait."""
 
 
 class Registry:
@@ -105,12 +120,7 @@ class Registry:
         VxError: EXHAUSTED where there is no place in the queue or no room on the disk, UNAVAILABLE when the server is
         ending, those of `delivery.check` where an export agent is to store the results.
         """
-        self._refuse_when_closing()
-        if request.delivery is not None:
-            await in_delivery_thread(delivery.check, request.delivery, request.delivery_field)
-        running = {key: self._folder / key for key in self._budget.promised()}
-        survey = await self._survey(request.job, running)
-        self._refuse_when_closing()
+        survey = await self._look(request)
         record = Record(
             id=secrets.token_hex(16),
             number=self._last_number + 1,
@@ -121,6 +131,7 @@ class Registry:
             agent=request.agent,
             delivery=request.delivery,
             state=lifecycle.FIRST,
+            report=report.begin(request.job, [source.spans_us for source in survey.recorded]),
         )
         self._budget.reserve(record.id, survey)
         try:
@@ -156,6 +167,48 @@ class Registry:
         if self._ledger.closing:
             self._request_stop(session, THE_SERVER)
         return session.record
+
+    async def _look(self, request: ExportRequest) -> Survey:
+        self._refuse_when_closing()
+        if request.delivery is not None:
+            await in_delivery_thread(delivery.check, request.delivery, request.delivery_field)
+        running = {key: self._folder / key for key in self._budget.promised()}
+        survey = await self._survey(request.job, running)
+        self._refuse_when_closing()
+        return survey
+
+    async def prospect(self, request: ExportRequest, caller: Caller) -> Prospect:
+        """What `start` would find, without starting anything. VxError as it, but for EXHAUSTED, which is told."""
+        survey = await self._look(request)
+        obstacle = ""
+        waits = False
+        try:
+            self._budget.check(survey)
+            waits = self._turns.check(caller.name, request.agent)
+        except VxError as error:
+            obstacle = str(error)
+        probed: list[Probed] = []
+        if isinstance(request.job, ClipJob):
+            try:
+                probed = await self._exporter.probe(request.job)
+            except OSError as error:
+                raise VxError(Kind.UNAVAILABLE, f"no worker process could be started: {error}") from None
+        return Prospect(request.job, survey, probed, obstacle, waits)
+
+    def standing(self, session_id: str) -> Standing:
+        """How far the session is; asking keeps it alive. VxError(NOT_FOUND) for an unknown id."""
+        session = self._find(session_id)
+        self._touch(session)
+        record = session.record
+        share = report.share_done(record.report) if record.state.is_running else 1.0
+        left_s = None
+        if session.began is not None and record.state.is_running and share > 0:
+            left_s = (trio.current_time() - session.began) * (1 - share) / share
+        return Standing(record, share, left_s, self._turns.ahead(session_id))
+
+    async def wait_changed(self, session_id: str) -> None:
+        """Wait until something of the session is another than now, or it is gone. VxError as `get`."""
+        await self._find(session_id).changed.wait()
 
     def get(self, session_id: str) -> Record:
         """The session as it is now; asking keeps it alive. VxError(NOT_FOUND) for an unknown id."""
@@ -245,6 +298,7 @@ class Registry:
             ended_us=self._now_us(),
             last_frame_us=record.last_frame_us if last_us is None else max(last_us, record.last_frame_us or last_us),
             parts=(),
+            report=report.end(record.report, ended),
         )
         end = self._ledger.entry("end", record, THE_SERVER, record.reason or f"{len(record.files)} file(s)")
         if not await self._ledger.save_patiently(record, [*session.entries, end]):

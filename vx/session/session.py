@@ -33,10 +33,14 @@ class Outcome:
 
 @dataclass(eq=False)
 class Session:
-    """Mutable, and shared by the session's tasks; `record` is replaced as a whole."""
+    """Mutable, and shared by the session's tasks."""
 
-    record: Record
+    _record: Record
     folder: Path
+    changed: trio.Event = field(default_factory=trio.Event)
+    """Set, and replaced, when `record` is."""
+    began: float | None = None
+    """When its turn came, on trio's clock."""
     turn: trio.Event = field(default_factory=trio.Event)
     stop_scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     completed: trio.Event = field(default_factory=trio.Event)
@@ -47,3 +51,14 @@ class Session:
     destruction: Outcome | None = None
     ending: trio.Lock = field(default_factory=trio.Lock)
     """Held while it is purged or forgotten."""
+
+    @property
+    def record(self) -> Record:
+        """What is known of it, replaced as a whole."""
+        return self._record
+
+    @record.setter
+    def record(self, record: Record) -> None:
+        self._record = record
+        self.changed.set()
+        self.changed = trio.Event()

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import trio
 
+from vx import report
 from vx.errors import Kind, VxError
 from vx.jobs import PartFile
 from vx.model import Caller, Delivery, Entry, Record, ResultFile, State
@@ -129,6 +130,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         "CREATE INDEX audit_at ON audit (at_us)",
         "CREATE TABLE room (bytes BLOB)",
     ),
+    ("ALTER TABLE session ADD COLUMN report TEXT NOT NULL DEFAULT '{}'",),
 )
 """What brings a database from one version to the next. Only ever appended to: databases out there have been through
 these; each is one transaction."""
@@ -367,8 +369,9 @@ _COLUMNS = (
     "reason",
     "ended_us",
     "removed_us",
+    "report",
 )
-_CHANGING = ("state", "last_frame_us", "succeeded", "reason", "ended_us", "removed_us")
+_CHANGING = ("state", "last_frame_us", "succeeded", "reason", "ended_us", "removed_us", "report")
 _SAVE = (
     f"INSERT INTO session ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608  # constants
     f"ON CONFLICT (number) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _CHANGING)}"
@@ -394,6 +397,7 @@ def _save(db: sqlite3.Connection, record: Record) -> None:
         record.reason,
         record.ended_us,
         record.removed_us,
+        report.encode(record.report).decode(),
     )
     db.execute(_SAVE, row)
     db.execute("DELETE FROM file WHERE session = ?", (record.number,))
@@ -460,6 +464,7 @@ def _load(db: sqlite3.Connection) -> Memory:
                 reason=of["reason"],
                 ended_us=of["ended_us"],
                 removed_us=of["removed_us"],
+                report=report.decode(of["report"]),
             )
         )
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'session'").fetchone()

@@ -33,11 +33,21 @@ class Turns:
         self._count = 0
 
     def enter(self, key: str, client: str, agent: str) -> None:
-        """Join the queue; `grant` says when it is its turn. VxError(EXHAUSTED) where there is no room to wait in."""
-        ticket = _Ticket(key, client, agent)
-        if not self._has_room(ticket) and len(self._waiting) >= self._max_queued:
+        """Join the queue; `grant` says when it is its turn. VxError as `check`."""
+        self.check(client, agent)
+        self._waiting[key] = _Ticket(key, client, agent)
+
+    def check(self, client: str, agent: str) -> bool:
+        """Whether one who came now had to wait. VxError(EXHAUSTED) where there is no room to wait in."""
+        ticket = _Ticket("", client, agent)
+        waits = not self._has_room(ticket)
+        if waits and len(self._waiting) >= self._max_queued:
             raise VxError(Kind.EXHAUSTED, self._full(ticket))
-        self._waiting[key] = ticket
+        return waits
+
+    def ahead(self, key: str) -> int | None:
+        """How many came earlier and wait too, though a fair queue may let others go first; None: it doesn't wait."""
+        return list(self._waiting).index(key) if key in self._waiting else None
 
     def leave(self, key: str) -> None:
         """It is done, or waits no more."""

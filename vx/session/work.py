@@ -8,7 +8,7 @@ from typing import Protocol
 
 import trio
 
-from vx.jobs import Ended, Event, Job, SalvageJob
+from vx.jobs import Ended, Event, Job, ProbeJob, SalvageJob
 
 
 class WorkerHandle(Protocol):
@@ -32,8 +32,8 @@ async def do(workers: Workers, job: Job, stop: trio.CancelScope, grace_s: float,
     """Have `job` done, giving its events to `take`; how it ended, and whether the worker said so itself.
 
     Cancelling `stop`, which this enters, has the worker finish with what it has; one that doesn't within `grace_s` is
-    killed. A worker that was killed or died leaves files behind which `salvage` can look at. OSError if no worker can
-    be had.
+    killed. A worker that was killed or died leaves files behind that a `SalvageJob` can look at. OSError if no worker
+    can be had.
     """
     async with workers.open_worker(job) as worker:
         ended = None
@@ -52,8 +52,8 @@ async def do(workers: Workers, job: Job, stop: trio.CancelScope, grace_s: float,
         return Ended(succeeded=False, reason=f"the worker process died: {await worker.wait_exit()}"), False
 
 
-async def salvage(workers: Workers, job: SalvageJob, limit_s: float, take: Take) -> bool:
-    """Find out what can be kept of files under way; False if that took longer than `limit_s`. OSError as `do`."""
+async def look(workers: Workers, job: SalvageJob | ProbeJob, limit_s: float, take: Take) -> bool:
+    """Have something found out, giving what is to `take`; False if that took longer than `limit_s`. OSError as `do`."""
     with trio.move_on_after(limit_s) as scope:
         async with workers.open_worker(job) as worker:
             await _follow(worker, take)
