@@ -28,6 +28,12 @@ class Stubs:
         self.grpc: Any = importlib.import_module(f"{package}.ExportService_pb2_grpc")
         self.reports: Any = _import_beside_ours("vx.v1.ExportReport_pb2", folder)
         self.reports_grpc: Any = _import_beside_ours("vx.v1.ExportReport_pb2_grpc", folder)
+        self.auth: Any = importlib.import_module("axxonsoft.bl.auth.Authentication_pb2")
+        self.auth_grpc: Any = importlib.import_module("axxonsoft.bl.auth.Authentication_pb2_grpc")
+        self.domain: Any = importlib.import_module("axxonsoft.bl.domain.Domain_pb2")
+        self.domain_grpc: Any = importlib.import_module("axxonsoft.bl.domain.Domain_pb2_grpc")
+        self.archive: Any = importlib.import_module("axxonsoft.bl.archive.ArchiveSupport_pb2")
+        self.archive_grpc: Any = importlib.import_module("axxonsoft.bl.archive.ArchiveSupport_pb2_grpc")
 
 
 def _import_beside_ours(name: str, folder: Path) -> Any:

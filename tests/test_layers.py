@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 VOCABULARY = frozenset(
-    {"vx.errors", "vx.jobs", "vx.drawing", "vx.captions", "vx.model", "vx.report", "vx.spans", "vx.timestamps"}
+    {"vx.errors", "vx.jobs", "vx.drawing", "vx.captions", "vx.model", "vx.report", "vx.rights", "vx.spans"}
+    | {"vx.timestamps"}
 )
 """Anybody may import these; they import nothing of vx but each other."""
 
@@ -26,13 +27,25 @@ LAYERS: dict[str, set[str]] = {
     "vx.media": {"vx.archive"},
     "vx.child": {"vx.media"},
     "vx.worker": {"vx.child"},
-    "vx.config": {"vx.archive"},
+    "vx.config": {"vx.archive", "vx.access.hashing"},
+    "vx.access": {"vx.config"},
+    "vx.access.hashing": set(),
     "vx.estimate": {"vx.archive", "vx.session"},
     "vx.session": {"vx.worker", "vx.config"},
     "vx.download": set(),
-    "vx.rpc": {"vx.session", "vx.download", "vx.config"},
+    "vx.rpc": {"vx.access", "vx.archive", "vx.session", "vx.download", "vx.config"},
     "vx.rpc.generated": set(),
-    "vx.app": {"vx.rpc", "vx.session", "vx.download", "vx.worker", "vx.config", "vx.estimate"},
+    "vx.privileges": set(),
+    "vx.app": {
+        "vx.rpc",
+        "vx.access",
+        "vx.privileges",
+        "vx.session",
+        "vx.download",
+        "vx.worker",
+        "vx.config",
+        "vx.estimate",
+    },
     # A client of its own, which is never in the server's process; `vx serve` hands over to vx.app.
     "vx.cli": {"vx.rpc.generated", "vx.config", "vx.app"},
     "vx.__main__": {"vx.cli"},
@@ -52,6 +65,8 @@ FOREIGN: dict[str, set[str]] = {
     "numpy": {"vx.media"},
     "click": {"vx.cli"},
     "rich": {"vx.cli"},
+    "argon2": {"vx.access.hashing"},
+    "cryptography": {"vx.cli"},
 }
 
 PURE = VOCABULARY | {
@@ -59,6 +74,8 @@ PURE = VOCABULARY | {
     "vx.session.lifecycle",
     "vx.session.turns",
     "vx.session.budget",
+    "vx.access.hashing",
+    "vx.access.lockout",
     "vx.media.plan",
     "vx.archive.pattern",
 }
@@ -67,7 +84,7 @@ PURE = VOCABULARY | {
 IN_CHILD_ONLY = "vx.media"
 """The server imports it in no module's body: the worker's child does so in a function."""
 
-NOT_IN_SERVER = {"av", "PIL", "reportlab", "numpy", IN_CHILD_ONLY}
+NOT_IN_SERVER = {"av", "PIL", "reportlab", "numpy", "argon2", "cryptography", IN_CHILD_ONLY}
 """None of these is loaded in the server's process."""
 
 
@@ -184,7 +201,7 @@ def test_what_is_allowed_is_no_fault(module: str, source: str) -> None:
 
 
 def test_the_server_never_loads_media_code() -> None:
-    in_server = ("vx.app", "vx.config", "vx.download", "vx.rpc", "vx.session", "vx.worker")
+    in_server = ("vx.access", "vx.app", "vx.config", "vx.download", "vx.rpc", "vx.session", "vx.worker")
     names = sorted(name for name in find_modules() if any(is_within(name, part) for part in in_server))
     assert any(is_within(name, "vx.rpc") for name in names)
     code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\nprint(*sys.modules)"

@@ -9,9 +9,12 @@ Where things are (start with `vx.app`):
     vx.estimate     what an export will find and take, from the names of the recordings
     vx.errors       one family of errors, told apart by kind
     vx.model        the vocabulary of sessions: states, results, records
+    vx.rights       what a caller may do
     vx.timestamps   the times of the contract
     vx.spans        stretches of time, and what lies in and between them
     vx.report       what becomes of an export, source by source
+    vx.privileges   what the server's process gives up for good
+    vx.access       who may come in: users, passwords, tokens, who is held off
     vx.rpc          gRPC on trio: connections, calls, TLS, the services; `generated` is made from proto/
     vx.session      sessions: their states, who runs them, how long they live, where they are kept
     vx.download     finished files out, in chunks
@@ -22,7 +25,8 @@ Where things are (start with `vx.app`):
     vx.media        the worker's side: copies, snapshots; all of libav is here
     vx.archive      recordings in: from names of files to segments and gaps
 
-Who may know whom: rpc → session, download; session → worker → child; child → media (in its process); media → archive.
+Who may know whom: rpc → access, session, download, archive; session → worker → child; child → media (in its process);
+media → archive.
 Only rpc sees h2 and grpclib, only media sees av and PIL, and the files that only decide don't import trio.
 The command line is a client apart: it sees the generated messages and grpclib's asyncio channel, nothing of the server.
 """

@@ -1,13 +1,15 @@
 """OPEN FIRST: the server as a whole. What is opened, which nursery holds what, and in which order it ends.
 
-    state_dir locked
-      └─ store: the database of sessions, opened, checked, brought up to date
+    state_dir locked, addresses taken, root given up
+      └─ store: the database of sessions and tokens, opened, checked, brought up to date
            └─ sessions: one task for each session that runs or waits, each with a worker process in its turn
-                └─ reaper: sleeps until a session's next deadline
+                └─ reaper: sleeps until a session's next deadline; passwords: their helper process
                      └─ transport: listeners, connections, calls
 
 What an earlier server left is made good before anybody is served: sessions that it could not end are completed with
 what can be read of their files, and what belongs to no session is swept.
+
+SIGHUP has certificates, users and roles read again; connections and sessions go on meanwhile.
 
 A stop takes that apart from the inside: no new connections, calls under way may end (at most `shutdown_timeout_s`),
 running sessions finalise their files, then everything else is cancelled. A second signal cancels all of it at once. A
@@ -19,26 +21,36 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import signal
+import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
 import trio
 
-from vx.config import Config
+from vx.access.gate import Gate
+from vx.access.passwords import Passwords
+from vx.access.tokens import Tokens
+from vx.config import Config, ConfigError
 from vx.errors import Kind, VxError
 from vx.estimate import bytes_needed, recorded
 from vx.jobs import ClipJob, SnapshotJob
+from vx.privileges import become, give_up_privileges
+from vx.rpc.authentication import AuthenticationService
+from vx.rpc.discovery import ArchiveService, DomainService
+from vx.rpc.guard import admit_by
 from vx.rpc.reports import ExportReportService
-from vx.rpc.server import Limits, Server, describe, open_listener
+from vx.rpc.server import Limits, Server, Service, describe, open_listener
 from vx.rpc.services import ExportService
 from vx.rpc.tls import server_context
 from vx.session import folders
 from vx.session.budget import Budget, Survey
 from vx.session.registry import Lifetimes, Registry
-from vx.session.store import Store, open_store
+from vx.session.store import SqliteStore, open_store
 from vx.session.turns import Turns
 from vx.worker import WorkerLimits, WorkerPool
 
@@ -48,10 +60,11 @@ _SURVEYS_AT_ONCE = 4
 """Threads that look at the recordings' disks for what exports will need."""
 
 
-def run(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT. VxError if the server cannot start."""
+def run(config: Config, reload: Callable[[], Config]) -> None:
+    """Serve until SIGTERM or SIGINT. `reload` reads the configuration again. VxError if the server cannot start."""
+    give_up_privileges()
     try:
-        trio.run(_serve_until_signal, config)
+        trio.run(_serve_until_signal, config, reload)
     except BaseExceptionGroup as group:  # one for each nursery around the fault, and more where many tasks met it
         _, other = group.split(VxError)
         if other is not None:
@@ -62,17 +75,30 @@ def run(config: Config) -> None:
         raise error from None
 
 
-async def _serve_until_signal(config: Config) -> None:
+async def _serve_until_signal(config: Config, reload: Callable[[], Config]) -> None:
     stop = trio.Event()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    changed, changes = trio.open_memory_channel[Config](0)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_obey, signals, stop, nursery.cancel_scope)
-            await serve(config, stop=stop, announce=_announce)
+            nursery.start_soon(_obey, signals, stop, nursery.cancel_scope, reload, changed)
+            await serve(config, stop=stop, announce=_announce, changes=changes)
             nursery.cancel_scope.cancel()
 
 
-async def _obey(signals: object, stop: trio.Event, everything: trio.CancelScope) -> None:
+async def _obey(
+    signals: object,
+    stop: trio.Event,
+    everything: trio.CancelScope,
+    reload: Callable[[], Config],
+    changed: trio.MemorySendChannel[Config],
+) -> None:
     async for number in signals:  # type: ignore[attr-defined]  # trio gives the iterator no public type
+        if number == signal.SIGHUP:
+            try:
+                await changed.send(await trio.to_thread.run_sync(reload))
+            except VxError as error:
+                log.warning("SIGHUP: all stays as it was: %s", error)
+            continue
         if stop.is_set():
             log.warning("%s again: ending at once", signal.Signals(number).name)
             everything.cancel()
@@ -86,11 +112,18 @@ def _announce(addresses: list[str]) -> None:
         print(f"listening on {address}", flush=True)
 
 
-async def serve(config: Config, *, stop: trio.Event, announce: Callable[[list[str]], None]) -> None:
+async def serve(
+    config: Config,
+    *,
+    stop: trio.Event,
+    announce: Callable[[list[str]], None],
+    changes: trio.MemoryReceiveChannel[Config],
+) -> None:
     """Serve until `stop` is set and all that was under way has ended.
 
-    `announce` gets the addresses once connections are accepted. VxError if the state directory or an address cannot
-    be had, ConfigError if it is the certificate or its key. Cancelled, it ends calls and workers at once.
+    `announce` gets the addresses once connections are accepted; `changes` brings other configurations. VxError if the
+    state directory or an address cannot be had, ConfigError if it is the certificate or its key. Cancelled, it ends
+    calls and workers at once.
     """
     lifetimes = Lifetimes(
         running=config.lifetimes.running_s,
@@ -105,9 +138,11 @@ async def serve(config: Config, *, stop: trio.Event, announce: Callable[[list[st
         max_message=config.max_message_kb << 10,
         keepalive_s=config.keepalive_s,
     )
-    tls = server_context(config.tls.certificate, config.tls.key) if config.tls else None
+    tls = _tls_context(config)
     results = config.state_dir / "sessions"
-    with _locked(config.state_dir):
+    with _locked(config.state_dir, config.process.user), ExitStack() as unused:
+        listeners = [unused.enter_context(open_listener(address)) for address in config.listen]
+        _become(config.process.user)
         async with (
             _open_store(config, results) as store,
             trio.open_nursery() as sessions,
@@ -132,10 +167,22 @@ async def serve(config: Config, *, stop: trio.Event, announce: Callable[[list[st
             await registry.recover()
             async with trio.open_nursery() as reaper:
                 reaper.start_soon(registry.deadlines.reap, registry.expire)
+                passwords = Passwords()
+                reaper.start_soon(passwords.run)
+                gate = await _open_gate(config, store, passwords)
                 exports, reports = ExportService(registry, config), ExportReportService(registry, config)
-                server = Server([exports, reports], limits, readers={**exports.readers, **reports.readers}, tls=tls)
-                listeners = [open_listener(address) for address in config.listen]
+                services: list[Service] = [
+                    exports,
+                    reports,
+                    AuthenticationService(gate),
+                    DomainService(config),
+                    ArchiveService(config),
+                ]
+                readers = {**exports.readers, **reports.readers}
+                server = Server(services, limits, readers=readers, admit=admit_by(gate), tls=tls)
+                reaper.start_soon(_follow, changes, config, gate, server)
                 async with trio.open_nursery() as transport:
+                    unused.pop_all()  # from here on they are the server's
                     transport.start_soon(server.serve, listeners)
                     announce([describe(listener) for listener in listeners])
                     await stop.wait()
@@ -145,8 +192,55 @@ async def serve(config: Config, *, stop: trio.Event, announce: Callable[[list[st
                 reaper.cancel_scope.cancel()
 
 
+def _tls_context(config: Config) -> ssl.SSLContext | None:
+    return server_context(config.tls.certificate, config.tls.key, config.tls.client_ca) if config.tls else None
+
+
+async def _open_gate(config: Config, store: SqliteStore, passwords: Passwords) -> Gate:
+    def now_us() -> int:
+        return time.time_ns() // 1000
+
+    tokens = Tokens(store, round(config.token_hours * 3_600_000_000), now_us)
+    await tokens.load()
+    return Gate(config, tokens, passwords, store.note, now_us)
+
+
+async def _follow(changes: trio.MemoryReceiveChannel[Config], config: Config, gate: Gate, server: Server) -> None:
+    """Use what of other configurations can be used without a restart; say of the rest that it is not."""
+    async for new in changes:
+        # The addresses stay what they are, and were allowed with TLS and users only.
+        for what, before, now in (("TLS", config.tls, new.tls), ("users", config.user, new.user)):
+            if bool(before) != bool(now):
+                log.warning("SIGHUP: all stays as it was: with or without %s takes a restart", what)
+                break
+        else:
+            try:
+                tls = _tls_context(new)
+            except ConfigError as error:
+                log.warning("SIGHUP: all stays as it was: %s", error)
+                continue
+            if tls is not None:
+                server.use_tls(tls)
+            gate.configure(new)
+            log.info("SIGHUP: certificates, users and roles are read again")
+            others = [name for name in new.__struct_fields__ if getattr(new, name) != getattr(config, name)]
+            if others := sorted(set(others) - _RELOADED):
+                log.warning("SIGHUP: changes of %s take a restart", ", ".join(others))
+
+
+_RELOADED = {"tls", "user", "role"}
+
+
+def _become(user: str | None) -> None:
+    try:
+        if user is not None:
+            become(user)
+    except OSError as error:
+        raise VxError(Kind.UNAVAILABLE, f"cannot go on as process.user {user}: {error.strerror}") from None
+
+
 @asynccontextmanager
-async def _open_store(config: Config, results: Path) -> AsyncIterator[Store]:
+async def _open_store(config: Config, results: Path) -> AsyncIterator[SqliteStore]:
     database = config.state_dir / "vx.sqlite"
     try:
         await trio.to_thread.run_sync(folders.set_aside, results, database)
@@ -186,10 +280,16 @@ def _bytes(gigabytes: float) -> int:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Own the state directory, made if need be. VxError(UNAVAILABLE) if it cannot be had or another server has it."""
+def _locked(folder: Path, user: str | None) -> Iterator[None]:
+    """Own the state directory, made for `user` if need be.
+
+    VxError(UNAVAILABLE) if it cannot be had or another server has it.
+    """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True)
+            if user is not None:
+                shutil.chown(folder, user)
         fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise VxError(Kind.UNAVAILABLE, f"state_dir {folder} cannot be used: {error.strerror}") from None

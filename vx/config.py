@@ -11,6 +11,7 @@ import functools
 import ipaddress
 import json
 import os
+import pwd
 import re
 import tomllib
 import types
@@ -21,9 +22,11 @@ from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_ori
 
 import msgspec
 
+from vx.access.hashing import check_hash
 from vx.archive.pattern import NamePattern
 from vx.errors import Kind, VxError
 from vx.jobs import Cut, Gaps
+from vx.rights import Grant, Rights
 
 DEFAULT_PORT = 20109
 _ANY_AGENT = "MMExportAgent.0"
@@ -145,6 +148,14 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _system_user(value: str) -> str:
+    try:
+        pwd.getpwnam(value)
+    except KeyError:
+        raise ValueError("there is none of this name") from None
+    return value
+
+
 def _line(value: str) -> str:
     if not value.strip() or not value.isprintable():
         raise ValueError
@@ -205,6 +216,18 @@ def safe_file_name(name: str) -> str:
     return name
 
 
+def _camera_pattern(value: str) -> str:
+    if not value or not value.isprintable() or ".." in value.split("/"):
+        raise ValueError
+    return value
+
+
+def _user_name(value: str) -> str:
+    if not _line(value) == value.strip() or len(value) > 100:
+        raise ValueError
+    return value
+
+
 _Seconds = Annotated[float, _number(float, 0, 3600)]
 _Lifetime = Annotated[float, _number(float, 1, 10 * 366 * 86400)]
 _Listen = Annotated[
@@ -222,6 +245,7 @@ _Storage = Annotated[
     ),
 ]
 _Agent = Annotated[str, _text(_agent, '"hosts/NODE/MMExportAgent.N"')]
+_Flag = Annotated[bool, _Rule(_flag, "true or false")]
 _Line = Annotated[str, _text(_line, "a text of one line, not empty")]
 _Gigabytes = Annotated[float, _number(float, 0, 1 << 20)]
 
@@ -335,6 +359,48 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
     """The server's certificate, then those between it and a root that clients know."""
     key: Annotated[Path, _text(_absolute, "the absolute path of a PEM file")]
     """The certificate's private key, without a passphrase."""
+    client_ca: Annotated[Path, _text(_absolute, "the absolute path of a PEM file")] | None = None
+    """Clients must show a certificate of this authority; the name in it is their user's."""
+
+
+class Role(msgspec.Struct, frozen=True, kw_only=True):
+    """What the users may do who have it: `[[role]]`. Nothing is granted that is not written down."""
+
+    name: _Line
+    cameras: tuple[
+        Annotated[str, _text(_camera_pattern, 'access points, * for any characters: "Server1/DeviceIpint.*", "*"')], ...
+    ] = ()
+    """The role's cameras; whatever else it grants is for these alone."""
+    live: _Flag = False
+    """To export what they see now."""
+    archive: _Flag = False
+    """To export what was recorded."""
+    archive_depth_h: Annotated[float, _number(float, 0, 10 * 366 * 24)] = 0
+    """Only of the last so many hours; 0: all of it."""
+    must_use_password: _Flag = False
+    """Only clips that are encrypted."""
+    may_see_unmasked: _Flag = False
+    """Without the cameras' privacy masks."""
+    supervisor: _Flag = False
+    """To see and end everyone's sessions."""
+    max_running_sessions: Annotated[int, _number(int, 1, 1000)] | None = None
+    """Further ones of the same user wait."""
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may log in: `[[user]]`. With at least one, every call must say who makes it."""
+
+    name: Annotated[str, _text(_user_name, "a text of one line, at most 100 characters")]
+    password_hash: Annotated[str, _text(check_hash, "what `vx passwd` prints")] = ""
+    """argon2id; without it there is no password, only a client certificate with the user's name."""
+    roles: tuple[_Line, ...] = ()
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """The server's process: `[process]`."""
+
+    user: Annotated[str, _text(_system_user, "a user of this system")] | None = None
+    """Started as root, it becomes this user once it listens and has read its key."""
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
@@ -350,7 +416,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Port 0 takes a free one."""
     state_dir: Annotated[Path, _text(_absolute, "an absolute path")]
     """Sessions and their files."""
-    insecure: Annotated[bool, _Rule(_flag, "true or false")] = False
+    insecure: _Flag = False
     """Serve more than this machine although anybody may then take any recording."""
     shutdown_timeout_s: _Seconds = 30
     """How long calls under way may take after SIGTERM."""
@@ -371,6 +437,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     media: Media = Media()
     log: Log = Log()
     tls: Tls | None = None
+    process: Process = Process()
+    token_hours: Annotated[float, _number(float, 0.1, 10_000)] = 12
+    """How long a login is good for."""
+    role: tuple[Role, ...] = ()
+    user: tuple[User, ...] = ()
     camera: tuple[Camera, ...] = ()
     agent: tuple[Agent, ...] = ()
 
@@ -397,6 +468,27 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         node = node_of(camera.access_point)
         there = [agent for agent in self.agent if agent.node == node]
         return min(there, key=lambda agent: agent.index, default=Agent(access_point=f"hosts/{node}/{_ANY_AGENT}"))
+
+    def rights_of(self, user: User) -> Rights:
+        """What the user's roles come to, taken together."""
+        roles = [role for role in self.role if role.name in user.roles]
+        limits = [role.max_running_sessions for role in roles]
+        known = [limit for limit in limits if limit is not None]
+        return Rights(
+            grants=tuple(
+                Grant(
+                    cameras=role.cameras,
+                    live=role.live,
+                    archive=role.archive,
+                    archive_depth_us=round(role.archive_depth_h * 3_600_000_000) or None,
+                    may_see_unmasked=role.may_see_unmasked,
+                )
+                for role in roles
+            ),
+            must_use_password=any(role.must_use_password for role in roles),
+            supervisor=any(role.supervisor for role in roles),
+            max_running_sessions=max(known) if known and len(known) == len(limits) else None,
+        )
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -522,8 +614,8 @@ def _conflicts(config: Config) -> list[str]:
         for index, address in enumerate(config.listen)
     ]
     problems += _repeated("listen[{}]", addresses)
-    if not config.insecure:
-        missing = "users" if config.tls else "TLS and users"
+    if not config.insecure and not (config.tls and config.user):
+        missing = " and ".join(["TLS"] * (not config.tls) + ["users"] * (not config.user))
         problems += [
             f"listen[{index}]: {_shown(str(address))} can be reached from other machines, and without {missing} "
             "anybody there may take any recording; allowed is 127.0.0.1, [::1], localhost or unix:///PATH, "
@@ -531,6 +623,19 @@ def _conflicts(config: Config) -> list[str]:
             for index, address in enumerate(config.listen)
             if not address.is_local
         ]
+    if config.tls and config.tls.client_ca and not config.user:
+        problems.append("tls.client_ca: the names in clients' certificates are users', and there is no [[user]]")
+    problems += _repeated("role[{}].name", [role.name for role in config.role])
+    problems += _repeated("user[{}].name", [user.name for user in config.user])
+    roles = [role.name for role in config.role]
+    for index, user in enumerate(config.user):
+        problems += [
+            f"user[{index}].roles[{place}]: {_shown(name)} is no [[role]]; allowed are {', '.join(roles) or 'none'}"
+            for place, name in enumerate(user.roles)
+            if name not in roles
+        ]
+        if not user.password_hash and not (config.tls and config.tls.client_ca):
+            problems.append(f"user[{index}].password_hash: is missing, and without tls.client_ca nothing else lets in")
     problems += _repeated("camera[{}].access_point", [camera.access_point for camera in config.camera])
     problems += _repeated("agent[{}].access_point", [agent.access_point for agent in config.agent])
     for index, camera in enumerate(config.camera):

@@ -17,6 +17,10 @@ class Kind(enum.Enum):
     """The request can never work as it is: a field's value is wrong."""
     NOT_FOUND = enum.auto()
     """It names a thing that does not exist (any more)."""
+    UNAUTHENTICATED = enum.auto()
+    """It doesn't say who asks, or not so that it can be believed."""
+    DENIED = enum.auto()
+    """Who asks may not do this."""
     EXHAUSTED = enum.auto()
     """A limit is reached; the same request may work later."""
     UNSUPPORTED = enum.auto()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vx.jobs import ClipJob, PartFile, SnapshotJob
 from vx.report import NO_REPORT, Report
+from vx.rights import EVERYTHING, Rights
 
 
 class State(enum.Enum):
@@ -30,15 +31,16 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. Until there are users, that is the machine that the call came from."""
+    """Who asks. Where no users are configured, that is the machine that the call came from."""
 
     name: str
-    """The user, else the host: by this, turns are dealt out."""
+    """The user, else the host: by this, turns are dealt out, and sessions belong to it."""
     address: str
     """Where the call came from: `192.0.2.7:40312`, `unix`."""
+    rights: Rights = field(default=Rights(), compare=False)
 
 
-THE_SERVER = Caller("the server", "")
+THE_SERVER = Caller("the server", "", EVERYTHING)
 """What happens by itself, for its age or at a restart."""
 
 
@@ -118,11 +120,24 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the audit: who did what to which session, when, from where."""
+    """A line of the audit: who did what, to which session, when, from where."""
 
     at_us: int
     what: str
-    """`start`, `stop`, `end`, `download` or `remove`."""
+    """`login`, `refused` (a login), `renew`, `logout`; of a session `start`, `stop`, `end`, `download`, `remove`."""
     session_id: str
+    """Empty where it is about none."""
     who: Caller
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A login that is good for calls, without the secret itself, which only its client has."""
+
+    digest: bytes
+    """SHA-256 of the secret."""
+    user: str
+    password_mark: str
+    """Tells whether the user's password is still the one it was given for."""
+    expires_us: int

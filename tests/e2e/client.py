@@ -21,10 +21,11 @@ WAIT_S = 60
 class Client:
     """Calls a server, waits for sessions, downloads their files."""
 
-    def __init__(self, stubs: Stubs, address: str) -> None:
+    def __init__(self, stubs: Stubs, address: str, channel: grpc.Channel | None = None) -> None:
+        """`channel`: one of the test's own, with TLS or a token."""
         self.export = stubs.export
         self.messages = stubs.service
-        self.channel = grpc.insecure_channel(address)
+        self.channel = channel or grpc.insecure_channel(address)
         self.stub = stubs.grpc.ExportServiceStub(self.channel)
 
     def archive(self, start: str, end: str = "", *, cameras: Iterable[str] = (CAMERA,), **fields: Any) -> Any:

@@ -39,8 +39,10 @@ from hyperframe.frame import (
 )
 
 from tests.rpc.probe import LIMIT_S, SERVICE, Probe
+from vx.access.gate import Peer
 from vx.rpc.calls import Arrivals, CallHandler, Readers
 from vx.rpc.connection import Connection
+from vx.rpc.guard import admit_all
 from vx.rpc.wire import Buffer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -128,7 +130,7 @@ def count_ended(frames: Sequence[Frame]) -> int:
 # ---- a server in a process of its own
 
 
-_APP = "import sys; from vx.config import load; from vx.app import run; run(load(sys.argv[1]))"
+_APP = "import sys, vx.app, vx.config; load = lambda: vx.config.load(sys.argv[1]); vx.app.run(load(), load)"
 _PROBE = """
 import trio
 from tests.rpc.probe import start
@@ -396,6 +398,7 @@ class MemoryWire:
     """A wire to a peer in the test: what is sent piles up in `sent`, as far as there is `room`."""
 
     peer: tuple[str, int] | str = "memory"
+    certificate_name = ""
 
     def __init__(self, room: float = float("inf")) -> None:
         self.sent = bytearray()
@@ -492,6 +495,8 @@ class InMemory:
                 self.connection,
                 nursery,
                 self.probe.__mapping__(),
+                peer=Peer("192.0.2.1", "192.0.2.1:5000"),
+                admit=admit_all,
                 readers=self._readers,
                 max_message=self._max_message,
                 arrivals=self.arrivals,

@@ -12,6 +12,7 @@ import trio
 
 from vx.jobs import ClipJob, Ended, Event, FileDone, FileOpened, Job, PartFile, SnapshotJob, Source
 from vx.model import Caller, Entry, ExportRequest, Record, ResultFile, State
+from vx.rights import Rights
 from vx.session.budget import Survey
 from vx.session.store import Memory, StoreError
 
@@ -37,7 +38,9 @@ COMPLETED = Record(
     succeeded=True,
     files=(ResultFile("clip.mp4", 5, "video/mp4", 1_000_000, 2_000_000),),
 )
-ALICE, BOB = Caller("alice", "192.0.2.1:5001"), Caller("bob", "192.0.2.2:5002")
+ALICE = Caller("alice", "192.0.2.1:5001")
+BOB = Caller("bob", "192.0.2.2:5002", Rights(supervisor=True))
+CAROL = Caller("carol", "192.0.2.3:5003")
 FULL = StoreError("the disk is full", passing=True)
 BROKEN = StoreError("the disk is broken")
 

@@ -91,6 +91,8 @@ def serve(config_file: str) -> None:
 
     Prints `listening on ADDRESS` when it accepts connections, and logs to stderr. A mistake in the configuration is
     told with its key, the value and what is allowed; the exit status is then 2.
+
+    On SIGHUP certificates, users and roles are read again, without dropping a connection.
     """
     from vx.config import ConfigError, load
     from vx.errors import VxError
@@ -100,7 +102,7 @@ def serve(config_file: str) -> None:
         _set_up_logging(config)
         from vx.app import run
 
-        run(config)
+        run(config, lambda: load(config_file))
     except ConfigError as error:
         for problem in error.problems:
             click.echo(f"{config_file}: {problem}", err=True)

@@ -26,7 +26,9 @@ from grpclib.metadata import Deadline, _MetadataLike, decode_metadata, encode_gr
 from grpclib.protocol import AbstractHandler
 from h2.errors import ErrorCodes
 
+from vx.access.gate import Peer
 from vx.errors import VxError
+from vx.model import Caller
 from vx.rpc.codec import Bulk, Codec, MalformedError, TooLargeError, is_small, message_prefix
 from vx.rpc.connection import (
     MESSAGE_S,
@@ -37,6 +39,7 @@ from vx.rpc.connection import (
     TooSlowError,
     TruncatedError,
 )
+from vx.rpc.guard import Admit
 from vx.rpc.status import to_grpc_error
 
 log = logging.getLogger(__name__)
@@ -106,12 +109,16 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
         name: str,
         method: Method,
         *,
+        peer: Peer,
+        caller: Caller,
         readers: Readers,
         max_message: int,
         arrivals: Arrivals,
         **kwargs: Any,
     ) -> None:
         super().__init__(stream, name, method.cardinality, method.request_type, method.reply_type, **kwargs)
+        self.origin = peer
+        self.caller = caller
         self._reader = readers.get(method.request_type)
         self._max_message = max_message
         self._arrivals = arrivals
@@ -250,10 +257,14 @@ class CallHandler(AbstractHandler):
         nursery: trio.Nursery,
         methods: Mapping[str, Method],
         *,
+        peer: Peer,
+        admit: Admit,
         readers: Readers,
         max_message: int,
         arrivals: Arrivals,
     ) -> None:
+        self._peer = peer
+        self._admit = admit
         self._connection = connection
         self._nursery = nursery
         self._methods = methods
@@ -316,10 +327,18 @@ class CallHandler(AbstractHandler):
         except (ValueError, OverflowError) as error:
             await _refuse(stream, 200, Status.INTERNAL, f"malformed headers: {error}")
             return
+        try:
+            caller = self._admit(path, metadata, self._peer)
+        except VxError as error:
+            refusal = to_grpc_error(error)
+            await _refuse(stream, 200, refusal.status, str(refusal.message))
+            return
         call = ServerStream(
             stream,
             path,
             method,
+            peer=self._peer,
+            caller=caller,
             readers=self._readers,
             max_message=self._max_message,
             arrivals=self._arrivals,

@@ -13,7 +13,7 @@ from vx.config import Config
 from vx.errors import Kind, VxError
 from vx.jobs import SnapshotJob, Treatment
 from vx.report import MOST
-from vx.rpc.calls import Readers, StreamsResponses
+from vx.rpc.calls import Readers, StreamsResponses, current_call
 from vx.rpc.generated.axxonsoft.bl.mmexport import ResultFile
 from vx.rpc.generated.vx.v1 import (
     ELevel,
@@ -33,8 +33,7 @@ from vx.rpc.generated.vx.v1 import (
     WatchReportRequest,
     WatchReportResponse,
 )
-from vx.rpc.options import parse_options
-from vx.rpc.services import caller
+from vx.rpc.services import read_options
 from vx.session.prospect import Prospect
 from vx.session.registry import Registry, Standing
 from vx.spans import Spans
@@ -54,25 +53,26 @@ class ExportReportService(StreamsResponses, ExportReportServiceBase):
     @property
     def readers(self) -> Readers:
         """As those of `ExportService`."""
-        return {EstimateRequest: lambda request: parse_options(request.session_options, self._config)}
+        return {EstimateRequest: lambda request: read_options(request.session_options, self._config)}
 
     async def estimate(self, estimate_request: Any) -> EstimateResponse:
         """`estimate_request` is the ExportRequest that its reader has made."""
         request: model.ExportRequest = estimate_request
-        return _estimate(await self._registry.prospect(request, caller()), request.agent)
+        return _estimate(await self._registry.prospect(request, current_call().caller), request.agent)
 
     async def get_report(self, get_report_request: GetReportRequest) -> GetReportResponse:
-        return GetReportResponse(report=_report(self._registry.standing(get_report_request.session_id)))
+        standing = self._registry.standing(get_report_request.session_id, current_call().caller)
+        return GetReportResponse(report=_report(standing))
 
     async def watch_report(self, watch_report_request: WatchReportRequest) -> AsyncIterator[WatchReportResponse]:
-        session_id = watch_report_request.session_id
-        standing = self._registry.standing(session_id)
+        session_id, caller = watch_report_request.session_id, current_call().caller
+        standing = self._registry.standing(session_id, caller)
         yield WatchReportResponse(report=_report(standing))
         while standing.record.state.is_running:
-            await self._registry.wait_changed(session_id)
+            await self._registry.wait_changed(session_id, caller)
             await trio.sleep(_PAUSE_S)
             try:
-                standing = self._registry.standing(session_id)
+                standing = self._registry.standing(session_id, caller)
             except VxError:
                 raise VxError(Kind.ABORTED, "the session was destroyed meanwhile") from None
             yield WatchReportResponse(report=_report(standing))

@@ -15,10 +15,12 @@ from typing import Protocol
 import trio
 from grpclib.const import Handler as Method
 
+from vx.access.gate import Peer
 from vx.config import Address
 from vx.errors import Kind, VxError
 from vx.rpc.calls import Arrivals, CallHandler, Readers
 from vx.rpc.connection import Connection
+from vx.rpc.guard import Admit, admit_all
 from vx.rpc.health import HealthService
 from vx.rpc.reflection import AlphaReflectionService, ReflectionService
 from vx.rpc.tls import TlsWire
@@ -114,7 +116,8 @@ def describe(sock: socket.socket) -> str:
 class Server:
     """Serves gRPC methods on listeners, and with them the standard services for health and reflection.
 
-    With `tls`, clients that come over TCP must encrypt; on a Unix socket they never do. `serve` runs until cancelled,
+    With `tls`, clients that come over TCP must encrypt; on a Unix socket they never do. `admit` says of each call who
+    makes it. `serve` runs until cancelled,
     or until `drain` was called and the last call has ended.
     """
 
@@ -124,6 +127,7 @@ class Server:
         limits: Limits,
         *,
         readers: Readers = MappingProxyType({}),
+        admit: Admit = admit_all,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._health = HealthService(_names(services))
@@ -134,6 +138,7 @@ class Server:
             path: method for service in offered for path, method in service.__mapping__().items()
         }
         self._readers = readers
+        self._admit = admit
         self._limits = limits
         self._arrivals = Arrivals(limits.max_message + _ARRIVALS)
         self._tls = tls
@@ -141,6 +146,10 @@ class Server:
         self._accepting = trio.CancelScope()
         self._handshakes: set[trio.CancelScope] = set()
         self._draining = trio.Event()
+
+    def use_tls(self, tls: ssl.SSLContext) -> None:
+        """For connections from now on; those that are there go on as they are."""
+        self._tls = tls
 
     def drain(self) -> None:
         """Accept nothing more, and let the calls that run end."""
@@ -238,6 +247,8 @@ class Server:
                 connection,
                 nursery,
                 self._methods,
+                peer=_peer(wire),
+                admit=self._admit,
                 readers=self._readers,
                 max_message=limits.max_message,
                 arrivals=self._arrivals,
@@ -264,6 +275,13 @@ _LOST_ON_ARRIVAL = {
     errno.ETIMEDOUT,
 }
 """What accept() says of a connection that has failed already (accept(2)); the listener is all right."""
+
+
+def _peer(wire: Wire) -> Peer:
+    if not isinstance(wire.peer, tuple):
+        return Peer("unix", "unix")
+    host, port = wire.peer
+    return Peer(host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", wire.certificate_name)
 
 
 def _names(services: Sequence[Service]) -> list[str]:

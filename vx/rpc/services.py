@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -20,19 +21,20 @@ from vx.rpc.generated.axxonsoft.bl.mmexport import (
     ExportServiceBase,
     GetSessionStateRequest,
     ListSessionsRequest,
+    Options,
     StartSessionRequest,
     StartSessionResponse,
     StopSessionRequest,
 )
 from vx.rpc.options import parse_options
+from vx.rpc.paging import page_size, page_token, parse_token
+from vx.rpc.permits import check_permitted
 from vx.session.registry import Registry
 from vx.timestamps import format_timestamp
 
 DEFAULT_CHUNK_KB = 64
 MAX_CHUNK_KB = 4095
 """Keeps a chunk with its framing under the 4 MB that gRPC clients take by default."""
-DEFAULT_PAGE = 100
-MAX_PAGE = 1000
 _MAX_PAGE_SIZE = 3 << 20
 """Bytes of sessions in a message: below the 4 MB that gRPC clients take by default, even with options of a megabyte."""
 
@@ -49,35 +51,36 @@ class ExportService(StreamsResponses, ExportServiceBase):
     @property
     def readers(self) -> Readers:
         """What the server has to make of requests before the methods get them: StartSession's can be large."""
-        return {StartSessionRequest: lambda request: parse_options(request.session_options, self._config)}
+        return {StartSessionRequest: lambda request: read_options(request.session_options, self._config)}
 
     async def start_session(self, start_session_request: Any) -> StartSessionResponse:
         """`start_session_request` is the ExportRequest that its reader has made."""
-        record = await self._registry.start(start_session_request, caller())
+        record = await self._registry.start(start_session_request, current_call().caller)
         return StartSessionResponse(started_session_id=record.id)
 
     async def get_session_state(self, get_session_state_request: GetSessionStateRequest) -> Any:
-        record = self._registry.get(get_session_state_request.session_id)
+        record = self._registry.get(get_session_state_request.session_id, current_call().caller)
         return Encoded(bytes_field(1, _encode_state(record)))
 
     async def stop_session(self, stop_session_request: StopSessionRequest) -> Any:
-        record = await self._registry.stop(stop_session_request.session_id, caller())
+        record = await self._registry.stop(stop_session_request.session_id, current_call().caller)
         return Encoded(bytes_field(1, _encode_state(record)))
 
     async def destroy_session(self, destroy_session_request: DestroySessionRequest) -> DestroySessionResponse:
-        await self._registry.destroy(destroy_session_request.session_id, caller())
+        await self._registry.destroy(destroy_session_request.session_id, current_call().caller)
         return DestroySessionResponse()
 
     async def list_sessions(self, list_sessions_request: ListSessionsRequest) -> AsyncIterator[Any]:
-        size = _page_size(list_sessions_request.page_size)
-        after = _parse_token(list_sessions_request.page_token)
-        records = self._registry.page(after, size)
+        caller = current_call().caller
+        size = page_size(list_sessions_request.page_size)
+        after = parse_token(list_sessions_request.page_token)
+        records = self._registry.page(after, size, caller)
         while records:
             infos = _encode_infos(records)
             after = records[len(infos) - 1].number
-            following = self._registry.page(after, 1)
-            yield _encode_page(infos, _page_token(after) if following else "")
-            records = self._registry.page(after, size)  # again: sessions may have ended while the page was sent
+            following = self._registry.page(after, 1, caller)
+            yield _encode_page(infos, page_token(after) if following else "")
+            records = self._registry.page(after, size, caller)  # again: some may have ended while the page was sent
 
     async def download_file(self, download_file_request: DownloadFileRequest) -> AsyncIterator[Any]:
         chunk_kb = download_file_request.chunk_size_kb or DEFAULT_CHUNK_KB
@@ -89,25 +92,23 @@ class ExportService(StreamsResponses, ExportServiceBase):
             self._registry.lease(
                 download_file_request.session_id,
                 download_file_request.file_path,
+                call.caller,
                 on_lost=lambda: call.abort(destroyed),
             ) as lease,
             open_file(lease.path, lease.size) as source,
         ):
             first = download_file_request.start_from_chunk_index
             detail = f"{download_file_request.file_path} from byte {first * chunk_kb * 1024}"
-            await self._registry.note_download(download_file_request.session_id, detail, caller())
+            await self._registry.note_download(download_file_request.session_id, detail, call.caller)
             async with aclosing(chunks(source, chunk_kb * 1024, first, _chunk_header)) as pieces:
                 async for views in pieces:
                     yield Bulk(views)
 
 
-def caller() -> model.Caller:
-    """Who makes the call that this task answers."""
-    address = current_call().peer.addr()
-    if isinstance(address, tuple):
-        host, port = address[:2]
-        return model.Caller(host, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-    return model.Caller("unix", f"unix:{address}" if address else "unix")
+def read_options(options: Options, config: Config) -> model.ExportRequest:
+    """What the call that this task answers asks for. VxError where it is not allowed, or not understood."""
+    check_permitted(options, current_call().caller.rights, time.time_ns() // 1000)
+    return parse_options(options, config)
 
 
 def _chunk_header(index: int, length: int) -> bytes:
@@ -171,22 +172,3 @@ _STATES = {
     model.State.REMOVED: EState.S_REMOVED,
     model.State.FORGOTTEN: EState.S_REMOVED,
 }
-
-
-def _page_size(asked: int) -> int:
-    if asked < 0:
-        raise VxError(Kind.INVALID, f"is {asked}; 0 (for {DEFAULT_PAGE}) to {MAX_PAGE} are allowed", field="page_size")
-    return min(asked, MAX_PAGE) or DEFAULT_PAGE
-
-
-def _page_token(number: int) -> str:
-    return f"after-{number}"
-
-
-def _parse_token(token: str) -> int:
-    if not token:
-        return 0
-    prefix, _, digits = token.partition("-")
-    if prefix != "after" or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
-        raise VxError(Kind.INVALID, f"{token!r} is not a token that this server gave", field="page_token")
-    return int(digits)

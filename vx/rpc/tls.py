@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vx.config import ConfigError
 from vx.rpc.wire import RECEIVE_SIZE, Buffer, PlainWire
@@ -21,9 +22,14 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: what HTTP/2 allows (RFC 9113, 9.2.2). TLS 1.3 has none that it forbids."""
 
 
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """What connections are wrapped with. ConfigError says which of the two files cannot be used, and why."""
+def server_context(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
+    """What connections are wrapped with. ConfigError says which of the files cannot be used, and why.
+
+    With `client_ca`, clients must show a certificate of that authority.
+    """
     problems = _unusable("tls.certificate", certificate, "CERTIFICATE") + _unusable("tls.key", key, "PRIVATE KEY")
+    if client_ca:
+        problems += _unusable("tls.client_ca", client_ca, "CERTIFICATE")
     if problems:
         raise ConfigError(problems)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -38,6 +44,12 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
             raise ConfigError([f'tls.key: "{key}" is not the key of the certificate "{certificate}"']) from None
         reason = error.reason or str(error)
         raise ConfigError([f'tls: "{certificate}" and "{key}" cannot be used: {reason}']) from None
+    if client_ca:
+        try:
+            context.load_verify_locations(client_ca)
+        except ssl.SSLError as error:
+            raise ConfigError([f'tls.client_ca: "{client_ca}" cannot be used: {error.reason or error}']) from None
+        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
@@ -61,6 +73,7 @@ class TlsWire:
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         self._plain = PlainWire(sock)
         self.peer = self._plain.peer
+        self.certificate_name = ""
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -89,6 +102,7 @@ class TlsWire:
         await self._push_all()
         if self._tls.selected_alpn_protocol() != "h2":
             raise ConnectionRefusedError("the client does not offer HTTP/2 (ALPN h2)")
+        self.certificate_name = _common_name(self._tls.getpeercert() or {})
 
     async def receive(self) -> bytes:
         while True:
@@ -159,6 +173,12 @@ class TlsWire:
     async def _push_all(self) -> None:
         while not self._push():
             await self._plain.wait_writable()
+
+
+def _common_name(certificate: Mapping[str, Any]) -> str:
+    """The subject's name in what `ssl` makes of a certificate."""
+    subject = (pair for relative in certificate.get("subject", ()) for pair in relative)
+    return next((str(value) for name, value in subject if name == "commonName"), "")
 
 
 def _front(buffers: Sequence[Buffer], size: int) -> Buffer | bytearray:

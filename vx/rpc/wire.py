@@ -25,6 +25,8 @@ class Wire(Protocol):
 
     peer: tuple[str, int] | str
     """The other side's address: (host, port), or the path of a Unix socket."""
+    certificate_name: str
+    """The name in the certificate that the other side has shown; empty where it has shown none."""
 
     async def receive(self) -> bytes:
         """Some bytes; none at the end of the stream. OSError when the peer is gone."""
@@ -44,6 +46,8 @@ class Wire(Protocol):
 
 class PlainWire:
     """A TCP or Unix stream socket without encryption."""
+
+    certificate_name = ""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)

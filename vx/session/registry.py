@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -135,7 +136,7 @@ class Registry:
         )
         self._budget.reserve(record.id, survey)
         try:
-            self._turns.enter(record.id, caller.name, request.agent)
+            self._turns.enter(record.id, caller.name, request.agent, caller.rights.max_running_sessions)
         except VxError:
             self._budget.settle(record.id, 0)
             raise
@@ -184,7 +185,7 @@ class Registry:
         waits = False
         try:
             self._budget.check(survey)
-            waits = self._turns.check(caller.name, request.agent)
+            waits = self._turns.check(caller.name, request.agent, caller.rights.max_running_sessions)
         except VxError as error:
             obstacle = str(error)
         probed: list[Probed] = []
@@ -195,9 +196,9 @@ class Registry:
                 raise VxError(Kind.UNAVAILABLE, f"no worker process could be started: {error}") from None
         return Prospect(request.job, survey, probed, obstacle, waits)
 
-    def standing(self, session_id: str) -> Standing:
+    def standing(self, session_id: str, caller: Caller = THE_SERVER) -> Standing:
         """How far the session is; asking keeps it alive. VxError(NOT_FOUND) for an unknown id."""
-        session = self._find(session_id)
+        session = self._find(session_id, caller)
         self._touch(session)
         record = session.record
         share = report.share_done(record.report) if record.state.is_running else 1.0
@@ -206,51 +207,53 @@ class Registry:
             left_s = (trio.current_time() - session.began) * (1 - share) / share
         return Standing(record, share, left_s, self._turns.ahead(session_id))
 
-    async def wait_changed(self, session_id: str) -> None:
+    async def wait_changed(self, session_id: str, caller: Caller = THE_SERVER) -> None:
         """Wait until something of the session is another than now, or it is gone. VxError as `get`."""
-        await self._find(session_id).changed.wait()
+        await self._find(session_id, caller).changed.wait()
 
-    def get(self, session_id: str) -> Record:
+    def get(self, session_id: str, caller: Caller = THE_SERVER) -> Record:
         """The session as it is now; asking keeps it alive. VxError(NOT_FOUND) for an unknown id."""
-        session = self._find(session_id)
+        session = self._find(session_id, caller)
         self._touch(session)
         return session.record
 
     async def stop(self, session_id: str, caller: Caller = THE_SERVER) -> Record:
         """End the work, keep what was written, and wait for that."""
-        session = self._find(session_id)
+        session = self._find(session_id, caller)
         self._request_stop(session, caller)
         await session.completed.wait()
         return session.record
 
     async def destroy(self, session_id: str, caller: Caller = THE_SERVER) -> None:
         """Stop the session if it runs, end the downloads of its files, and delete both files and row."""
-        session = self._find(session_id)
+        session = self._find(session_id, caller)
         if session.destruction is None:
             session.destruction = Outcome()
             self._nursery.start_soon(self._destroy, session, session.destruction, caller)
         await session.destruction.wait()  # it goes on when the caller has gone
 
-    def page(self, after: int, size: int) -> list[Record]:
-        """Up to `size` sessions that started after number `after`, oldest first.
+    def page(self, after: int, size: int, caller: Caller = THE_SERVER) -> list[Record]:
+        """Up to `size` of the caller's sessions that started after number `after`, oldest first.
 
         None is shown before all that have a lower number can be: who goes on behind it would never see those.
         """
-        begin = bisect_right(self._numbers, after)
-        end = begin + size
+        begin, end = bisect_right(self._numbers, after), len(self._numbers)
         if self._starting:
             lowest = min(session.record.number for session in self._starting.values())
-            end = min(end, bisect_left(self._numbers, lowest))
-        return [self._by_number[number].record for number in self._numbers[begin:end]]
+            end = bisect_left(self._numbers, lowest)
+        records = (self._by_number[self._numbers[index]].record for index in range(begin, end))
+        return list(islice((record for record in records if _may_touch(caller, record)), size))
 
     @contextmanager
-    def lease(self, session_id: str, file_id: str, *, on_lost: Callable[[], None]) -> Iterator[Lease]:
+    def lease(
+        self, session_id: str, file_id: str, caller: Caller = THE_SERVER, *, on_lost: Callable[[], None]
+    ) -> Iterator[Lease]:
         """Hold a result file for a download. `on_lost` is called when the session is destroyed meanwhile.
 
         VxError: NOT_FOUND for an unknown session or file, PRECONDITION where the session has not completed or an export
         agent has stored the file.
         """
-        session = self._find(session_id)
+        session = self._find(session_id, caller)
         record = session.record
         if record.state.is_running:
             raise VxError(
@@ -273,7 +276,7 @@ class Registry:
 
     async def note_download(self, session_id: str, detail: str, caller: Caller) -> None:
         """Remember that a download begins. VxError where that cannot be remembered."""
-        record = self._find(session_id).record
+        record = self._find(session_id, caller).record
         await self._ledger.note(self._ledger.entry("download", record, caller, detail))
 
     # ---- a session's task
@@ -327,9 +330,10 @@ class Registry:
 
     # ---- the end of sessions
 
-    def _find(self, session_id: str) -> Session:
+    def _find(self, session_id: str, caller: Caller) -> Session:
         session = self._sessions.get(session_id)
-        if session is None or (session.destruction and session.completed.is_set()):
+        is_gone = session is None or (session.destruction and session.completed.is_set())
+        if session is None or is_gone or not _may_touch(caller, session.record):
             raise VxError(Kind.NOT_FOUND, NO_SESSION)
         return session
 
@@ -474,3 +478,8 @@ class Registry:
         await recovery.complete_interrupted(interrupted, self._exporter, self._complete)
         known = {key: session.record for key, session in self._sessions.items()}
         await self._in_thread(folders.sweep, self._folder, known)
+
+
+def _may_touch(caller: Caller, record: Record) -> bool:
+    """Whether the session exists for the caller."""
+    return caller.rights.supervisor or caller.name == record.started_by.name

@@ -1,4 +1,4 @@
-"""Where sessions are remembered: SQLite in write-ahead mode, one writer, in a thread beside the event loop.
+"""Where sessions, logins and the audit are remembered: SQLite in write-ahead mode, one writer, in a thread of its own.
 
 A change is on the disk when its call returns (`synchronous=FULL`). Changes that come while another one is being synced
 share the next transaction, so that many sessions at once cost few syncs. The database holds some free space of its
@@ -22,7 +22,7 @@ import trio
 from vx import report
 from vx.errors import Kind, VxError
 from vx.jobs import PartFile
-from vx.model import Caller, Delivery, Entry, Record, ResultFile, State
+from vx.model import Caller, Delivery, Entry, Record, ResultFile, State, Token
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,26 @@ MIGRATIONS: tuple[Migration, ...] = (
         "CREATE TABLE room (bytes BLOB)",
     ),
     ("ALTER TABLE session ADD COLUMN report TEXT NOT NULL DEFAULT '{}'",),
+    (
+        """
+        CREATE TABLE token (
+            digest BLOB PRIMARY KEY,
+            user TEXT NOT NULL,
+            password_mark TEXT NOT NULL,
+            expires_us INTEGER NOT NULL
+        ) WITHOUT ROWID
+        """,
+        "CREATE TABLE audit_kept (since_us INTEGER NOT NULL)",
+        "INSERT INTO audit_kept VALUES (0)",
+        """
+        CREATE TRIGGER audit_is_never_changed BEFORE UPDATE ON audit
+        BEGIN SELECT RAISE(ABORT, 'the audit is only appended to'); END
+        """,
+        """
+        CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit WHEN old.at_us >= (SELECT since_us FROM audit_kept)
+        BEGIN SELECT RAISE(ABORT, 'the audit is only appended to'); END
+        """,
+    ),
 )
 """What brings a database from one version to the next. Only ever appended to: databases out there have been through
 these; each is one transaction."""
@@ -192,6 +212,21 @@ class SqliteStore:
     async def note(self, entry: Entry) -> None:
         await self._change(lambda db: _write_audit(db, (entry,)))
 
+    async def load_tokens(self) -> list[Token]:
+        """StoreError where the database cannot be read."""
+        return await trio.to_thread.run_sync(self._database.load_tokens, limiter=self._limiter)
+
+    async def change_tokens(self, kept: Sequence[Token], dropped: Sequence[Token], entry: Entry) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany("DELETE FROM token WHERE digest = ?", [(token.digest,) for token in dropped])
+            db.executemany(
+                "INSERT OR REPLACE INTO token VALUES (?, ?, ?, ?)",
+                [(token.digest, token.user, token.password_mark, token.expires_us) for token in kept],
+            )
+            _write_audit(db, (entry,))
+
+        await self._change(work)
+
     async def _change(self, work: _Work) -> None:
         """Commit `work`, with all else that waits by then. Cancelled before its turn has come, it is not done."""
         change = _Change(work)
@@ -246,7 +281,8 @@ class _Database:
         db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         _migrate(db, self.path, migrations)
         with _transaction(db):
-            db.execute("DELETE FROM audit WHERE at_us < ?", ((time.time() - self._audit_s) * 1e6,))
+            db.execute("UPDATE audit_kept SET since_us = ?", (int((time.time() - self._audit_s) * 1e6),))
+            db.execute("DELETE FROM audit WHERE at_us < (SELECT since_us FROM audit_kept)")
         _make_room(db)
 
     def close(self) -> None:
@@ -258,6 +294,11 @@ class _Database:
     def load(self) -> Memory:
         with _translated(self.path):
             return _load(self._db)
+
+    def load_tokens(self) -> list[Token]:
+        with _translated(self.path):
+            rows = self._db.execute("SELECT digest, user, password_mark, expires_us FROM token ORDER BY expires_us")
+            return [Token(*row) for row in rows]
 
     def commit(self, batch: list[_Change]) -> None:
         """All changes in one transaction; where that fails, each by itself. What cannot be done gets its error."""

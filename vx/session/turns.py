@@ -13,6 +13,8 @@ class _Ticket:
     key: str
     client: str
     agent: str
+    limit: int | None
+    """The client may have so many running."""
 
 
 class Turns:
@@ -32,14 +34,17 @@ class Turns:
         self._served: dict[str, int] = {}
         self._count = 0
 
-    def enter(self, key: str, client: str, agent: str) -> None:
+    def enter(self, key: str, client: str, agent: str, limit: int | None = None) -> None:
         """Join the queue; `grant` says when it is its turn. VxError as `check`."""
-        self.check(client, agent)
-        self._waiting[key] = _Ticket(key, client, agent)
+        self.check(client, agent, limit)
+        self._waiting[key] = _Ticket(key, client, agent, limit)
 
-    def check(self, client: str, agent: str) -> bool:
-        """Whether one who came now had to wait. VxError(EXHAUSTED) where there is no room to wait in."""
-        ticket = _Ticket("", client, agent)
+    def check(self, client: str, agent: str, limit: int | None = None) -> bool:
+        """Whether one who came now had to wait; one does also while `limit` of the client's own are running.
+
+        VxError(EXHAUSTED) where there is no room to wait in.
+        """
+        ticket = _Ticket("", client, agent, limit)
         waits = not self._has_room(ticket)
         if waits and len(self._waiting) >= self._max_queued:
             raise VxError(Kind.EXHAUSTED, self._full(ticket))
@@ -80,7 +85,14 @@ class Turns:
 
     def _has_room(self, ticket: _Ticket) -> bool:
         limit = self._agents.get(ticket.agent, self._max_running)
-        return len(self._running) < self._max_running and self._running_at(ticket.agent) < limit
+        return (
+            len(self._running) < self._max_running
+            and self._running_at(ticket.agent) < limit
+            and (ticket.limit is None or self._running_of(ticket.client) < ticket.limit)
+        )
+
+    def _running_of(self, client: str) -> int:
+        return sum(ticket.client == client for ticket in self._running.values())
 
     def _running_at(self, agent: str) -> int:
         return sum(ticket.agent == agent for ticket in self._running.values())
@@ -88,6 +100,8 @@ class Turns:
     def _full(self, ticket: _Ticket) -> str:
         if len(self._running) >= self._max_running:
             text = f"{len(self._running)} sessions are running, and at most {self._max_running} may at a time"
+        elif ticket.limit is not None and self._running_of(ticket.client) >= ticket.limit:
+            text = f"{self._running_of(ticket.client)} sessions of yours are running, and at most {ticket.limit} may"
         else:
             text = (
                 f"{self._running_at(ticket.agent)} sessions are running at {ticket.agent}, and at most "
