@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack, aclosing
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vx.download
-from vx.download import BUFFER, FileSource, Run, chunks, open_file
+from vx.download import BUFFER, FileSource, Run, _Buffer, begun, chunks, open_file
 from vx.errors import Kind, VxError
 
 
@@ -90,6 +91,41 @@ async def test_memory_is_one_buffer_however_large_file_and_chunk_are(tmp_path: P
                     assert len(view.obj) == BUFFER
                     seen.add(id(view.obj))
         assert len(seen) == 1
+
+
+async def test_many_downloads_share_their_memory(tmp_path: Path) -> None:
+    """A few have whole buffers; of many that nobody reads, all together take little, and there is a last one."""
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(20 * BUFFER)
+    held: list[list[bytes | memoryview]] = []
+
+    def sizes() -> list[int]:
+        return [len(view.obj) for _, view, *_ in held if isinstance(view, memoryview) and isinstance(view.obj, _Buffer)]
+
+    async with AsyncExitStack() as stack:
+        source = stack.enter_context(open_file(path, 20 * BUFFER))
+        downloads = stack.enter_context(ExitStack())
+        generators = []
+        for _ in range(200):
+            downloads.enter_context(begun())
+            pieces = await stack.enter_async_context(aclosing(chunks(source, 4095 * 1024, 0, header)))
+            generators.append(pieces)
+            held.append(await anext(pieces))
+        with pytest.raises(VxError, match="200 downloads are under way already") as caught, begun():
+            pass
+        assert caught.value.kind is Kind.EXHAUSTED
+        assert sizes()[:8] == [BUFFER] * 8
+        assert len(sizes()) == 200
+        assert sum(sizes()) < 14 << 20
+        downloads.close()
+        for pieces in generators[1:]:
+            await pieces.aclose()  # as when they are cancelled
+        with begun():
+            assert _Buffer.next_size() < BUFFER, "what a connection still has to send counts"
+            del held[1:]
+            held[0] = await anext(generators[0])
+            assert _Buffer.next_size() == BUFFER
 
 
 async def test_a_file_of_another_size_is_not_served(tmp_path: Path) -> None:

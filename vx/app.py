@@ -19,13 +19,15 @@ database that fails for good ends the server too: what it would answer could be 
 from __future__ import annotations
 
 import fcntl
+import gc
 import logging
 import os
 import shutil
 import signal
 import ssl
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -56,15 +58,22 @@ from vx.worker import WorkerLimits, WorkerPool
 
 log = logging.getLogger(__name__)
 
+_SWITCH_S = 0.0005
+"""How long a thread may go on while another one waits for its turn to run Python. While a large request is decoded, the
+event loop waits for that after each system call; Python's own 5 ms would add up, with many clients, to a second."""
 _SURVEYS_AT_ONCE = 4
 """Threads that look at the recordings' disks for what exports will need."""
 
 
-def run(config: Config, reload: Callable[[], Config]) -> None:
-    """Serve until SIGTERM or SIGINT. `reload` reads the configuration again. VxError if the server cannot start."""
+def run(config: Config, reload: Callable[[], Config], *, instruments: Sequence[trio.abc.Instrument] = ()) -> None:
+    """Serve until SIGTERM or SIGINT. `reload` reads the configuration again. VxError if the server cannot start.
+
+    `instruments` are trio's, for those who want to know what the event loop does.
+    """
     give_up_privileges()
+    sys.setswitchinterval(_SWITCH_S)
     try:
-        trio.run(_serve_until_signal, config, reload)
+        trio.run(_serve_until_signal, config, reload, instruments=instruments)
     except BaseExceptionGroup as group:  # one for each nursery around the fault, and more where many tasks met it
         _, other = group.split(VxError)
         if other is not None:
@@ -108,6 +117,9 @@ async def _obey(
 
 
 def _announce(addresses: list[str]) -> None:
+    # What is loaded by now stays. The garbage collector would hold up all calls for 15 ms each time it went through it.
+    gc.collect()
+    gc.freeze()
     for address in addresses:
         print(f"listening on {address}", flush=True)
 

@@ -13,15 +13,22 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import trio
 
 from vx.errors import Kind, VxError
 
 BUFFER = 512 * 1024
-"""Bytes read, and handed on, at a time."""
+"""Bytes of a download that are read, and handed on, at a time."""
+_MEMORY = 16 * BUFFER
+"""Bytes for the buffers of all downloads. A new one gets a share of what is left, so that there is always some."""
+_SHARE = 8
+_SMALLEST = 32 * 1024
+_MAX_DOWNLOADS = 200
+"""Downloads at a time: what one pass of the event loop does for all of them is bounded."""
 
+_under_way = trio.lowlevel.RunVar[int]("vx_downloads", 0)
 _disk_threads = trio.lowlevel.RunVar[trio.CapacityLimiter]("vx_disk_threads")
 _MAX_DISK_THREADS = 8
 
@@ -60,6 +67,37 @@ class FileSource:
 
 
 @contextmanager
+def begun() -> Iterator[None]:
+    """Be one of the downloads that are under way. VxError(EXHAUSTED) if there are too many."""
+    count = _under_way.get()
+    if count >= _MAX_DOWNLOADS:
+        raise VxError(Kind.EXHAUSTED, f"{count} downloads are under way already; try again later")
+    _under_way.set(count + 1)
+    try:
+        yield
+    finally:
+        _under_way.set(_under_way.get() - 1)
+
+
+class _Buffer(bytearray):
+    """Counts while anybody holds it: a connection that is not read from may do so when its download has ended."""
+
+    _sizes: ClassVar[dict[int, int]] = {}
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._sizes[id(self)] = size
+
+    def __del__(self) -> None:
+        self._sizes.pop(id(self), None)
+
+    @classmethod
+    def next_size(cls) -> int:
+        """How large one may be now."""
+        return min(BUFFER, max(_SMALLEST, (_MEMORY - sum(cls._sizes.values())) // _SHARE))
+
+
+@contextmanager
 def open_file(path: Path, size: int) -> Iterator[FileSource]:
     """A file that was promised to have `size` bytes. VxError(DATA_LOSS) if it is gone or has another size."""
     try:
@@ -90,9 +128,11 @@ async def chunks(
             f"chunk {first} begins at byte {position}; the file has {source.size}",
             field="start_from_chunk_index",
         )
-    buffer = memoryview(bytearray(min(BUFFER, source.size - position)))
+    buffer = memoryview(b"")
     while position < source.size:
-        length = min(len(buffer), source.size - position)
+        length = min(_Buffer.next_size(), source.size - position)
+        if length > len(buffer) or length < len(buffer) // 2:
+            buffer = memoryview(_Buffer(length))
         await _read(source, position, buffer[:length])
         views: Views = []
         at = 0

@@ -39,11 +39,14 @@ from hyperframe.frame import (
 )
 
 from tests.rpc.probe import LIMIT_S, SERVICE, Probe
+from tests.rpc.watched import NOTABLE_MS
 from vx.access.gate import Peer
+from vx.model import Record, ResultFile, State
 from vx.rpc.calls import Arrivals, CallHandler, Readers
 from vx.rpc.connection import Connection
 from vx.rpc.guard import admit_all
 from vx.rpc.wire import Buffer
+from vx.session.store import open_store
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -130,25 +133,14 @@ def count_ended(frames: Sequence[Frame]) -> int:
 # ---- a server in a process of its own
 
 
-_APP = "import sys, vx.app, vx.config; load = lambda: vx.config.load(sys.argv[1]); vx.app.run(load(), load)"
-_PROBE = """
-import trio
-from tests.rpc.probe import start
-
-async def main():
-    async with trio.open_nursery() as nursery:
-        print("listening on", (await start(nursery)).address, flush=True)
-
-trio.run(main)
-"""
-
-
 class ServerProcess:
     """A server that is nothing but one, and what the system knows of it."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str], port: int, log: Path, passes: Path) -> None:
         self._process = process
         self._log = log
+        self._passes = passes
+        self._passes_seen = 0
         self.port = port
         self.sockets_at_first = self.sockets
         """Its listener, and those by which it wakes itself."""
@@ -163,6 +155,12 @@ class ServerProcess:
     def peak_mib(self) -> float:
         """The most memory that it ever had resident."""
         return self._status("VmHWM") / 1024
+
+    def longest_pass_ms(self) -> float:
+        """The longest pass of its event loop since the last time that this was asked, see `tests.rpc.watched`."""
+        lines = self._passes.read_text().splitlines()
+        seen, self._passes_seen = self._passes_seen, len(lines)
+        return max(map(float, lines[seen:]), default=NOTABLE_MS)
 
     @property
     def sockets(self) -> int:
@@ -189,35 +187,46 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def _serving(arguments: list[str], folder: Path) -> Iterator[ServerProcess]:
-    log = folder / "log"
+def app_process(folder: Path) -> Iterator[ServerProcess]:
+    """vx itself."""
+    config, log, passes = folder / "vx.toml", folder / "log", folder / "passes"
+    config.write_text(f'listen = ["127.0.0.1:0"]\nstate_dir = "{folder}/state"\n')
     with (
         log.open("wb") as errors,
         subprocess.Popen(
-            [sys.executable, "-c", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
+            [sys.executable, "-m", "tests.rpc.watched", str(config), str(passes)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
         ) as process,
     ):
         try:
             assert process.stdout
             line = process.stdout.readline()
             assert line.startswith("listening on "), log.read_text()
-            server = ServerProcess(process, int(line.rpartition(":")[2]), log)
+            server = ServerProcess(process, int(line.rpartition(":")[2]), log, passes)
             yield server
             server.stop()
         finally:
             process.kill()
 
 
-def app_process(folder: Path) -> contextlib.AbstractContextManager[ServerProcess]:
-    """vx itself."""
-    config = folder / "vx.toml"
-    config.write_text(f'listen = ["127.0.0.1:0"]\nstate_dir = "{folder}/state"\n')
-    return _serving([_APP, str(config)], folder)
+def finished_session(state_dir: Path, *, size: int) -> tuple[str, str]:
+    """Have the next server find a completed session with one file, of zeros; its id and the file's name."""
+    file = ResultFile("clip.mp4", size, "video/mp4", 0, 1)
+    record = Record("f" * 32, 1, b"", 0, 0, state=State.COMPLETED, files=(file,), succeeded=True)
+    folder = state_dir / "sessions" / record.id
+    folder.mkdir(parents=True)
+    with (folder / file.id).open("wb") as content:
+        content.truncate(size)
 
+    async def save() -> None:
+        async with open_store(state_dir / "vx.sqlite", audit_s=3600) as store:
+            await store.save(record, [])
 
-def probe_process(folder: Path) -> contextlib.AbstractContextManager[ServerProcess]:
-    """The transport with the tests' own service, which can stream as much as it is asked for."""
-    return _serving([_PROBE], folder)
+    trio.run(save)
+    return record.id, file.name
 
 
 # ---- clients of it
@@ -381,13 +390,13 @@ class Bystander(Client):
             assert time.monotonic() < deadline
             self.call()
 
-    def report(self, name: str, server: ServerProcess) -> None:
+    def report(self, name: str, server: ServerProcess, longest_ms: float) -> None:
         """Print what was measured."""
         ordered = sorted(self.latencies_ms)
         print(
             f"{name:40} {len(ordered):5} calls, median {statistics.median(ordered):6.1f} ms, "
             f"p99 {ordered[len(ordered) * 99 // 100]:6.1f} ms, most {ordered[-1]:6.1f} ms; "
-            f"peak {server.peak_mib:.1f} MiB"
+            f"the server's longest pass {longest_ms:5.1f} ms, peak {server.peak_mib:.1f} MiB"
         )
 
 

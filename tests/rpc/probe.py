@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class Note(betterproto.Message):
     count: int = betterproto.int64_field(3)
 
 
+@functools.cache
 def bulk_data(size: int) -> bytes:
     """What Bulk sends for a message of `size` bytes: no two of its stretches are the same."""
     return (b"".join(number.to_bytes(4, "big") for number in range(size // 4 + 1)))[:size]

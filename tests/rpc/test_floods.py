@@ -7,10 +7,13 @@ second half is about time and bounds, in memory and in virtual time.
 
 from __future__ import annotations
 
+import gc
 import math
-import statistics
 import threading
+import weakref
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import hpack
@@ -47,11 +50,15 @@ from tests.rpc.peers import (
     update,
 )
 from tests.rpc.probe import LIMIT_S, Note, start
+from vx.errors import Kind, VxError
 from vx.rpc import codec, connection
 from vx.rpc.connection import BURST, MESSAGE_S
+from vx.rpc.generated.axxonsoft.bl.mmexport import DownloadFileRequest
 
 PEAK_MIB = 64
-TYPICAL_MS = 100
+PASS_MS = 50
+"""A call arrives during one pass of the server's event loop, is taken in by the next one, and answered by the third. If
+none takes half of 100 ms, and few of them take any time to speak of, neither does an answer take 100 ms."""
 MANY = 6000
 """Far above every budget, whatever the machine's speed."""
 
@@ -64,10 +71,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def _check(server: ServerProcess, bystander: Bystander, name: str) -> None:
-    bystander.report(name, server)
+    longest_ms = server.longest_pass_ms()
+    bystander.report(name, server, longest_ms)
     assert server.peak_mib < PEAK_MIB
-    # A loose bound: the machine may be busy. That a turn is short is shown without a clock further below.
-    assert statistics.median(bystander.latencies_ms) < TYPICAL_MS
+    # What the bystander sees is printed alone: the machine may be busy with other things, and so is this process.
+    assert longest_ms < PASS_MS
 
 
 # ---- floods of frames
@@ -352,26 +360,22 @@ def test_a_header_that_cannot_be_read_fails_its_call_alone(server: ServerProcess
         assert client.call()["grpc-status"] == "0"
 
 
-def test_readers_that_do_not_read(tmp_path: Any) -> None:
-    """Peers open all windows, ask for gigabytes, and read nothing of it; then they vanish."""
-    ask = bytes(Note(text="65000", count=1_000_000))
-    with peers.probe_process(tmp_path) as server:
-        hostiles = []
-        for _ in range(4):
-            hostile = Hostile(
-                server.port, GREETING + _settings(INITIAL_WINDOW_SIZE=2**31 - 1, MAX_FRAME_SIZE=2**24 - 1)
-            )
-            hostile.send(update(0, 2**31 - 1 - 65_535))
-            for stream_id in range(1, 41, 2):
-                call = peers.headers(stream_id, peers.block(peers.fields(PROBE_PATH + "Bulk")))
-                parts = [prefixed(ask)[at : at + 16384] for at in range(0, len(prefixed(ask)), 16384)]
-                call += b"".join(peers.data(stream_id, part) for part in parts)
-                hostile.send(call)
-            hostiles.append(hostile)
+def test_readers_that_do_not_read(tmp_path: Path) -> None:
+    """Peers open all windows, begin as many downloads of a gigabyte as they can, and read nothing; then they vanish."""
+    session_id, name = peers.finished_session(tmp_path / "state", size=1 << 30)
+    ask = prefixed(bytes(DownloadFileRequest(session_id=session_id, file_path=name, chunk_size_kb=1024)))
+    call = peers.block(peers.fields("/axxonsoft.bl.mmexport.ExportService/DownloadFile"))
+    wide = _settings(INITIAL_WINDOW_SIZE=2**31 - 1, MAX_FRAME_SIZE=2**24 - 1) + update(0, 2**31 - 1 - 65_535)
+    downloads = b"".join(
+        peers.headers(stream_id, call) + peers.data(stream_id, ask, "END_STREAM") for stream_id in range(1, 201, 2)
+    )
+    with peers.app_process(tmp_path) as server:
+        hostiles = [Hostile(server.port, GREETING + wide) for _ in range(4)]
         with Bystander(server.port) as bystander:
+            bystander.call_during(*(partial(hostile.send, downloads) for hostile in hostiles))
             for _ in range(100):
                 bystander.call()
-            _check(server, bystander, "80 downloads that are not read")
+            _check(server, bystander, "400 downloads that are not read")
         for hostile in hostiles:
             hostile.vanish()
         server.wait_sockets(server.sockets_at_first)
@@ -700,6 +704,35 @@ async def test_large_requests_are_read_in_a_thread_one_at_a_time(nursery: trio.N
     sent = {frame.stream_id: frame.data for frame in memory.wire.frames() if isinstance(frame, DataFrame)}
     assert sent == {key: prefixed(bytes(Note(text=f"read {len(texts.get(key, ''))}"))) for key in bodies}
     assert memory.arrivals._free == memory.arrivals_limit
+    memory.wire.feed(b"")
+
+
+async def test_a_large_request_that_is_refused_leaves_nothing_behind(nursery: trio.Nursery) -> None:
+    """Not even until the garbage collector comes by: that would be megabytes for each."""
+
+    class Tree:
+        pass
+
+    trees: list[weakref.ref[Tree]] = []
+
+    def read(note: Note) -> Note:
+        tree = Tree()
+        trees.append(weakref.ref(tree))
+        raise VxError(Kind.INVALID, "refused")
+
+    echo = peers.block(peers.fields(PROBE_PATH + "Echo"))
+    memory = await _run(nursery, GREETING, readers={Note: read})
+    gc.disable()
+    try:
+        body = bytes(Note(text="t" * 9_000))
+        memory.wire.feed(peers.headers(1, echo), peers.data(1, prefixed(body), "END_STREAM"))
+        with trio.fail_after(LIMIT_S):
+            while not peers.count_ended(memory.wire.frames()):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        assert [tree() for tree in trees] == [None]
+    finally:
+        gc.enable()
+    assert memory.answer(1)["grpc-message"] == "refused"
     memory.wire.feed(b"")
 
 

@@ -184,7 +184,7 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
                 message = self._read(_codec.decode_checked, data)
             else:
                 with self._arrivals.hold(size):
-                    message = await trio.to_thread.run_sync(self._read, _codec.decode, data, limiter=_one_at_a_time)
+                    message = await self._read_in_thread(data)
         except MalformedError as error:
             raise GRPCError(Status.INTERNAL, f"malformed request: {error}") from None
         except TooLargeError as error:
@@ -195,6 +195,13 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
     def _read(self, decode: Callable[[bytearray, Any], Any], data: bytearray) -> Any:
         message = decode(data, self._recv_type)
         return self._reader(message) if self._reader else message
+
+    async def _read_in_thread(self, data: bytearray) -> Any:
+        try:
+            return await trio.to_thread.run_sync(self._read, _codec.decode, data, limiter=_one_at_a_time)
+        except (MalformedError, TooLargeError, VxError) as error:
+            # Its traceback and trio's frames hold each other, and with them the message, until the collector comes by.
+            raise error.with_traceback(None) from None
 
     async def _receive(self, size: int, *, may_idle: bool = False) -> bytearray:
         deadline = inf if may_idle else trio.current_time() + MESSAGE_S

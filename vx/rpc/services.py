@@ -9,7 +9,7 @@ from typing import Any
 
 from vx import model
 from vx.config import Config
-from vx.download import chunks, open_file
+from vx.download import begun, chunks, open_file
 from vx.errors import Kind, VxError
 from vx.rpc.calls import Readers, StreamsResponses, current_call
 from vx.rpc.codec import Bulk, Encoded, bytes_field, encode_varint, message_prefix, number_field, text_field
@@ -89,6 +89,7 @@ class ExportService(StreamsResponses, ExportServiceBase):
         call = current_call()
         destroyed = VxError(Kind.ABORTED, "the session was destroyed during the download")
         with (
+            begun(),
             self._registry.lease(
                 download_file_request.session_id,
                 download_file_request.file_path,
