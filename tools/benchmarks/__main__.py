@@ -10,14 +10,16 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from tools.benchmarks import harness, media, transport
+from tools.benchmarks import harness, media, sessions, transport
 from tools.benchmarks.harness import NO, BenchError, Row, note
 
-MEDIA = "media"
-PARTS = [*transport.PARTS, MEDIA]
+WHOLE: dict[str, Callable[[int], list[Row]]] = {"media": media.media, "sessions": sessions.sessions}
+"""Parts that have servers and material of their own."""
+PARTS = [*transport.PARTS, *WHOLE]
 
 
 def main() -> None:
@@ -43,9 +45,9 @@ def main() -> None:
             for part in parts:
                 try:
                     if arguments.profile:
-                        print(media.profile() if part == MEDIA else transport.profile(bench(), part))
+                        print(media.profile() if part == "media" else transport.profile(bench(), part))
                         continue
-                    found = media.media(arguments.rounds) if part == MEDIA else transport.PARTS[part](bench())
+                    found = WHOLE[part](arguments.rounds) if part in WHOLE else transport.PARTS[part](bench())
                 except BenchError as error:
                     failed = True
                     note(f"tools/bench {part}: {error}")

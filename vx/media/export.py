@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from PIL import Image, TiffImagePlugin  # noqa: F401  # the latter writes EXIF, and would be loaded then
+
 from vx.errors import VxError
 from vx.jobs import ClipJob, Ended, Job, Link, ProbeJob, SnapshotJob
 from vx.media.clip import export_clip
 from vx.media.probe import probe
 from vx.media.salvage import salvage
 from vx.media.snapshot import export_snapshots
+
+Image.preinit()  # here, before workers are forked: saving a picture does that, and it takes as long as the rest of it
 
 
 def run(job: Job, link: Link) -> Ended:
