@@ -57,8 +57,8 @@ def numbers(path: Path, *, flawless: bool = True, track: int = 0) -> list[int]:
     complaints = "-xerror" if flawless else "-max_error_rate 1"
     done = _run(
         path,
-        f"ffmpeg -v error {complaints} -i @ -map 0:v:{track} -fps_mode passthrough -vf crop={BITS * BLOCK}:{BLOCK}:0:0 "
-        "-f rawvideo -pix_fmt gray -",
+        f"ffmpeg -v error {complaints} -i @ -map 0:v:{track} -fps_mode passthrough -enc_time_base -1 "
+        f"-vf crop={BITS * BLOCK}:{BLOCK}:0:0 -f rawvideo -pix_fmt gray -",
         flawless=flawless,
     )
     return _read_numbers(done)

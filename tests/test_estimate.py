@@ -3,14 +3,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from vx import estimate
-from vx.estimate import PICTURE, recorded
-from vx.jobs import ClipJob, SnapshotJob, Source
+from vx.estimate import PICTURE, LiveEstimate, recorded
+from vx.jobs import ClipJob, Live, SnapshotJob, Source
 
 T0 = 1_778_486_400
 S = 1_000_000
+LIVE = LiveEstimate(bytes_s=500_000, endless_s=300)
 
 
 def recording(folder: Path, start_s: int, size: int, last_write_s: int | None = None) -> None:
@@ -26,7 +28,7 @@ def clip(folder: Path, start_s: float, end_s: float) -> ClipJob:
 
 
 def bytes_needed(job: ClipJob | SnapshotJob) -> int:
-    return estimate.bytes_needed(job, recorded(job))
+    return estimate.bytes_needed(job, recorded(job, LIVE))
 
 
 @pytest.fixture
@@ -67,3 +69,10 @@ def test_no_recordings_need_next_to_nothing(tmp_path: Path) -> None:
 def test_a_snapshot_needs_a_picture_of_each_source(folder: Path) -> None:
     (source,) = clip(folder, T0, T0).sources
     assert bytes_needed(SnapshotJob(folder="", sources=(source, source), at_us=T0 * S)) == 2 * PICTURE
+
+
+@pytest.mark.parametrize(("duration_s", "seconds"), [(60, 60), (0, 300)])
+def test_a_live_stream_needs_what_its_cameras_send(folder: Path, duration_s: int, seconds: int) -> None:
+    job = clip(folder, T0, T0)
+    job = msgspec.structs.replace(job, sources=job.sources * 2, live=Live(duration_us=duration_s * S))
+    assert bytes_needed(job) == pytest.approx(2 * seconds * 500_000, rel=0.03)

@@ -76,6 +76,7 @@ PURE = VOCABULARY | {
     "vx.session.budget",
     "vx.access.hashing",
     "vx.access.lockout",
+    "vx.media.livetime",
     "vx.media.plan",
     "vx.archive.pattern",
 }

@@ -39,7 +39,7 @@ from vx.access.passwords import Passwords
 from vx.access.tokens import Tokens
 from vx.config import Config, ConfigError
 from vx.errors import Kind, VxError
-from vx.estimate import bytes_needed, recorded
+from vx.estimate import LiveEstimate, bytes_needed, recorded
 from vx.jobs import ClipJob, SnapshotJob
 from vx.privileges import become, give_up_privileges
 from vx.rpc.authentication import AuthenticationService
@@ -138,6 +138,7 @@ async def serve(
     calls and workers at once.
     """
     lifetimes = Lifetimes(
+        live_stream=config.lifetimes.live_stream_s,
         running=config.lifetimes.running_s,
         completed=config.lifetimes.completed_s,
         removed=config.lifetimes.removed_s,
@@ -271,9 +272,11 @@ async def _survey(
 ) -> Survey:
     """What a job will need, and what the disk of the results has. VxError(UNAVAILABLE) if that one is gone."""
 
+    live = LiveEstimate(config.live.estimated_mbit_s * 1e6 / 8, config.lifetimes.live_stream_s)
+
     def look() -> Survey:
         disk = os.statvfs(results)
-        found = recorded(job)
+        found = recorded(job, live)
         return Survey(
             bytes_needed(job, found),
             disk.f_bavail * disk.f_frsize,

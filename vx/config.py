@@ -18,14 +18,15 @@ import types
 import zoneinfo
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
 from vx.access.hashing import check_hash
 from vx.archive.pattern import NamePattern
 from vx.errors import Kind, VxError
-from vx.jobs import Cut, Gaps
+from vx.jobs import Cut, Gaps, LiveFeed
 from vx.rights import Grant, Rights
 
 DEFAULT_PORT = 20109
@@ -162,6 +163,40 @@ def _line(value: str) -> str:
     return value
 
 
+def _live(value: object) -> LiveFeed:
+    """Check a camera's address. The text of the ValueError is the whole message: it must not show the password."""
+    allowed = "allowed is rtsp(s)://, http(s)://, file:///PATH or test:, a URL without control characters"
+    if not isinstance(value, str) or not value.isprintable() or " " in value:
+        raise ValueError(f"this is not an address of a camera (it is not shown here); {allowed}")
+    try:
+        url = urlsplit(value)
+        known = {
+            "rtsp": url.hostname and url.port != 0,
+            "http": url.hostname and url.port != 0,
+            "file": url.path.startswith("/") and not url.netloc,
+            "test": not (url.netloc or url.path or url.fragment) and _are_numbers(url.query),
+        }
+        is_right = known.get(re.sub(r"^(rtsp|http)s$", r"\1", url.scheme.lower()))
+    except ValueError:  # its message may quote the address
+        is_right = False
+    if not is_right:
+        raise ValueError(f"this is not an address of a camera (it is not shown here); {allowed}")
+    return LiveFeed(address=value)
+
+
+_TEST_NUMBERS = {"width": (16, 3840), "height": (16, 2160), "rate": (1, 60)}
+
+
+def _are_numbers(query: str) -> bool:
+    """Whether a made picture is asked for by numbers that make sense."""
+    for name, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+        low, high = _TEST_NUMBERS.get(name, (1, 0))
+        is_even = name == "rate" or value[-1:] in tuple("02468")
+        if not (value.isascii() and value.isdigit() and low <= int(value) <= high and is_even):
+            return False
+    return True
+
+
 def access_point_key(access_point: str) -> str:
     """What access points are compared by: the text without the leading `hosts/`, which clients may leave out."""
     return access_point.removeprefix("hosts/")
@@ -271,6 +306,10 @@ class Camera(msgspec.Struct, frozen=True, kw_only=True):
     """For people; the access point where none is given."""
     archive: tuple[Archive, ...] = ()
     """The first one is the default."""
+    live: Annotated[LiveFeed, _Rule(_live, "the address of a camera", tells_all=True)] | None = None
+    """Where it can be seen live."""
+    live_transport: Annotated[Literal["tcp", "udp"], _one_of("tcp", "udp")] = "tcp"
+    """By which RTSP's packets come."""
 
     def __post_init__(self) -> None:
         if not self.display_name:
@@ -350,6 +389,19 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
     """A shorter gap is always kept."""
     threads: Annotated[int, _number(int, 0, 64)] = 0
     """For each decoder and encoder; 0: one for each core, 4 at most."""
+
+
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """How live cameras are exported: `[live]`."""
+
+    first_frame_timeout_s: Annotated[float, _number(float, 0.1, 3600)] = 10
+    """A camera of which nothing was seen by then has failed; waiting for its key frame is included."""
+    stall_timeout_s: Annotated[float, _number(float, 1, 3600)] = 10
+    """A connection on which nothing came for so long is given up, and a new one made."""
+    longest_pause_s: Annotated[float, _number(float, 0.5, 3600)] = 30
+    """Before the next try to connect to a camera that is lost; the first pauses are shorter."""
+    estimated_mbit_s: Annotated[float, _number(float, 0.01, 1000)] = 6
+    """What a camera probably sends: by that the space for a live export is reckoned before it starts."""
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True):
@@ -435,6 +487,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     worker: Worker = Worker()
     results: Results = Results()
     media: Media = Media()
+    live: Live = Live()
     log: Log = Log()
     tls: Tls | None = None
     process: Process = Process()

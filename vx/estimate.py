@@ -6,13 +6,14 @@ How exact the intervals are is said in vx.archive.history.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from vx import spans
 from vx.archive.history import Stretch, merge, stretches
 from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings
-from vx.jobs import ClipJob, SnapshotJob, Source
+from vx.jobs import ClipJob, Live, SnapshotJob, Source
 from vx.session.budget import Recorded
 from vx.spans import Spans
 
@@ -23,8 +24,21 @@ _FIXED = 64 << 10
 """Bytes of a file's headers and tables, beside a part in `_OVERHEAD` for those that grow with it."""
 
 
-def recorded(job: ClipJob | SnapshotJob) -> list[Recorded]:
-    """What seems to be recorded of each source, in its order. What cannot be looked at counts as nothing."""
+class LiveEstimate(NamedTuple):
+    """What live cameras probably send. Nothing tells before they are asked."""
+
+    bytes_s: float
+    endless_s: float
+    """A stream without a duration is taken to last so long: until it is stopped because nobody asks about it."""
+
+
+def recorded(job: ClipJob | SnapshotJob, live: LiveEstimate) -> list[Recorded]:
+    """What seems to be recorded of each source, in its order, or is to come from it if it is live.
+
+    What cannot be looked at counts as nothing.
+    """
+    if job.live is not None:
+        return [_to_come(job, job.live, live) for _ in job.sources]
     if isinstance(job, SnapshotJob):
         return [_recorded(source, [(job.at_us, job.at_us + 1)]) for source in job.sources]
     return [_recorded(source, source.ranges_us or ((job.start_us, job.end_us),)) for source in job.sources]
@@ -35,6 +49,14 @@ def bytes_needed(job: ClipJob | SnapshotJob, found: Sequence[Recorded]) -> int:
     if isinstance(job, SnapshotJob):
         return PICTURE * len(job.sources)
     return sum(int(source.size * _OVERHEAD) + _FIXED for source in found)
+
+
+def _to_come(job: ClipJob | SnapshotJob, how: Live, live: LiveEstimate) -> Recorded:
+    if isinstance(job, SnapshotJob):
+        return Recorded((), 0)
+    if not how.duration_us:
+        return Recorded((), int(live.bytes_s * live.endless_s))
+    return Recorded(((job.start_us, job.start_us + how.duration_us),), int(live.bytes_s * how.duration_us / 1e6))
 
 
 def _recorded(source: Source, ranges_us: Spans) -> Recorded:

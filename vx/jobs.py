@@ -24,8 +24,33 @@ Quality = Literal["best", "fine", "good", "normal", "medium", "small", "tiny", "
 """normal: copied where that can be, else like medium."""
 
 
+class LiveFeed(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a camera can be seen live. The address has its password in it: it is never shown."""
+
+    address: str
+    """A URL: rtsp, rtsps, http, https, file, test (see vx.media.camera)."""
+    transport: Literal["tcp", "udp"] = "tcp"
+    """Of RTSP's packets."""
+
+    def __repr__(self) -> str:
+        return f"LiveFeed({self.address.partition(':')[0]}:…, {self.transport})"
+
+
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """How live cameras are exported."""
+
+    duration_us: int = 0
+    """From the first key frame on; 0: until stopped."""
+    first_frame_timeout_s: float = 10
+    """A camera of which nothing was seen by then has failed."""
+    stall_timeout_s: float = 10
+    """A connection on which nothing came for so long is given up, and a new one made."""
+    longest_pause_s: float = 30
+    """Before the next try to connect; the first pauses are shorter."""
+
+
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """One camera's recordings: where they are, and how its name reads in a result."""
+    """One camera's recordings, or the camera itself: where they are, and how its name reads in a result."""
 
     origin: str
     """Access point of the camera, for messages: `hosts/Server1/DeviceIpint.1/SourceEndpoint.video:0:0`."""
@@ -35,6 +60,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Path of the recordings with directives for the start time (see vx.archive.pattern)."""
     timezone: str
     """IANA name of the time zone that the times in the names are in."""
+    feed: LiveFeed | None = None
+    """The camera itself, for a job that is `live`; `pattern` and `timezone` mean nothing then."""
     id: str = ""
     """The camera's number or short name, for people."""
     location: str = ""
@@ -91,6 +118,8 @@ class ClipJob(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
     """They are a track of their own, in containers that have such tracks."""
     password: str = ""
     """Each file goes into a ZIP file that is encrypted by it; empty: it doesn't."""
+    live: Live | None = None
+    """Export what the cameras show from now on; `start_us` is now, and `end_us` is not looked at."""
 
 
 class ExternalPicture(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +140,8 @@ class SnapshotJob(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
     page: Page | None = None
     """None: JPEG."""
     external: ExternalPicture | None = None
+    live: Live | None = None
+    """The next frame that the cameras show; `at_us` is not looked at."""
 
 
 class PartFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -88,8 +88,16 @@ def _clear(*fields: str) -> Callable[[Client, Any], None]:
     return change
 
 
-def _live(client: Client, options: Any) -> None:
-    options.live.discrete = True
+def _live(**fields: Any) -> Callable[[Client, Any], None]:
+    def change(client: Client, options: Any) -> None:
+        options.live.discrete = True
+        for name, value in fields.items():
+            if name == "duration":
+                options.live.duration.FromTimedelta(value)
+            else:
+                options.live.sources.add(**{name: value})
+
+    return change
 
 
 def _mask(where: str, begin: str, end: str) -> Callable[[Client, Any], None]:
@@ -155,7 +163,7 @@ REQUIRED_TIME = "YYYYMMDDTHHMMSS[.ffffff] in UTC, or ISO 8601"
 A_TIME = "YYYYMMDDTHHMMSS[.ffffff] in UTC, or ISO 8601 with Z or an offset"
 RULES = [
     # what is changed in a good request, the code, the text
-    (_clear("archive"), INVALID, "archive: is required (the recordings to export from)"),
+    (_clear("archive"), INVALID, "archive: is required (the recordings to export from), or live"),
     (_clear("stream"), INVALID, "stream: is required, or snapshot"),
     (_clear("archive.sources"), INVALID, "archive.sources: is empty; at least one source is required"),
     (_source(origin=""), INVALID, "archive.sources[0].origin: is required: the access point of a camera"),
@@ -216,7 +224,13 @@ RULES = [
         INVALID,
         "max_file_size: is 5000; not even a picture fits into less than 16384",
     ),
-    (_live, UNBUILT, "live: exporting from live cameras is not built yet"),
+    (_live(), INVALID, "live.sources: is empty; at least one source is required"),
+    (_live(origin="x"), NOT_FOUND, "live.sources[0].origin: there is no camera 'x'"),
+    (
+        _live(origin=CAMERA),
+        "FAILED_PRECONDITION",
+        f"live.sources[0].origin: the camera {CAMERA!r} cannot be seen live: it has no live address",
+    ),
     (
         _set("archive.start_timestamp", ""),
         INVALID,

@@ -18,7 +18,7 @@ from vx.session.budget import Budget
 from vx.session.registry import Lifetimes, Registry
 from vx.session.turns import Turns
 
-LIFETIMES = Lifetimes(running=1800, completed=3600, removed=86_400, stop=10)
+LIFETIMES = Lifetimes(live_stream=300, running=1800, completed=3600, removed=86_400, stop=10)
 
 
 @contextmanager

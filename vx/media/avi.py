@@ -40,7 +40,13 @@ class AviFile(ResultFile):
     """A file under way, with one picture and perhaps one sound."""
 
     def __init__(
-        self, folder: str, part: PartFile, tracks: Sequence[tuple[Track, str]], metadata: Mapping[str, str]
+        self,
+        folder: str,
+        part: PartFile,
+        tracks: Sequence[tuple[Track, str]],
+        metadata: Mapping[str, str],
+        *,
+        live: bool = False,
     ) -> None:
         self._unpack: BitStreamFilterContext | None = None
         self._rate = tracks[0][0].rate or DEFAULT_RATE
@@ -49,7 +55,8 @@ class AviFile(ResultFile):
         self._silence: _Silence | None = None
         self._heard_until = 0
         self._next_number = 0
-        super().__init__(folder, part, "avi", tracks, {**metadata, "date": metadata.get("creation_time", "")})
+        metadata = {**metadata, "date": metadata.get("creation_time", "")}
+        super().__init__(folder, part, "avi", tracks, metadata, live=live)
         self._sound_base = self.bases[1] if len(tracks) > 1 else None
         self.bases = [TICK for _ in tracks]  # AVI's own are too coarse to reckon with
 

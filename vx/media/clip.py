@@ -24,6 +24,8 @@ the container can't hold.
   origin).
 - A clock other than the wall clock (time lapse): origins and packets run on the clip's clock, which is then the
   stage's, and `Begin.to_wall` leads back for what is reported.
+- Packets without any say that a live source has nothing at the moment, before its first Begin too: pass them on at
+  once, whatever is held back.
 - The messages end with the source, or at once on StopSession: flush what is held and return. `GeneratorExit` means
   that the file has failed: let go.
 - Notes for people go through the `note` that the stage was made with; a VxError ends the export and keeps what is
@@ -39,6 +41,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from vx.archive.pattern import NamePattern
@@ -69,7 +72,7 @@ def export_clip(job: ClipJob, link: Link) -> Ended:
     for numbers in [[number] for number in everyone] if apart else [everyone]:
         if link.stopping.is_set():
             break
-        files += _Clip(job, numbers, link).run()
+        files += Clip(job, [Lane(job, number, link) for number in numbers], link).run()
     if files:
         return Ended(succeeded=True)
     if link.stopping.is_set():
@@ -109,7 +112,15 @@ def open_reader(job: ClipJob, source: Source, warn: Callable[[str], None]) -> Re
     )
 
 
-class _Lane:
+class SourceReader(Protocol):
+    """Where a source's messages come from."""
+
+    def start(self) -> None: ...
+    def abandon(self) -> None: ...
+    def __iter__(self) -> Iterator[Message]: ...
+
+
+class Lane:
     """One source of the clip: its reader, and what was told about it."""
 
     def __init__(self, job: ClipJob, number: int, link: Link) -> None:
@@ -119,10 +130,12 @@ class _Lane:
         self.wrote = False
         self.ranges_us = source.ranges_us or ((job.start_us, job.end_us),)
         self._link = link
-        self._told_until_us = 0
-        self.reader = open_reader(job, source, self.warn)
+        self.reader = self._open(job)
         messages = pipeline(job, iter(self.reader), self.warn, self.inform, link.stopping.is_set)
         self.feed = Feed(messages, job.max_file_size)
+
+    def _open(self, job: ClipJob) -> SourceReader:
+        return open_reader(job, self.source, self.warn)
 
     def warn(self, text: str) -> None:
         """Tell of what is wrong. Callable from any thread."""
@@ -143,15 +156,14 @@ class _Lane:
             self._link.send(Gap(source=self.number, begin_us=begin_us, end_us=end_us))
 
 
-class _Clip:
+class Clip:
     """The writer's side of a clip of some sources. Owns the file under way."""
 
-    def __init__(self, job: ClipJob, numbers: Sequence[int], link: Link) -> None:
-        """`numbers`: of the job's sources."""
+    def __init__(self, job: ClipJob, lanes: Sequence[Lane], link: Link) -> None:
         self._job = job
         self._link = link
-        self._lanes = [_Lane(job, number, link) for number in numbers]
-        self._name = ", ".join(lane.source.name for lane in self._lanes)
+        self._lanes = lanes
+        self._name = ", ".join(lane.source.name for lane in lanes)
         self._file: ClipFile | None = None
         self._refused: Begin | None = None
         """A segment for which libav opens no file."""
@@ -165,7 +177,7 @@ class _Clip:
             self._link.call_on_stop(lane.reader.abandon)
             lane.reader.start()
         try:
-            self._write_all()
+            self._write_ready()
             self._finish_file()
         except VxError as error:
             self._keep_what_is_readable()
@@ -182,13 +194,15 @@ class _Clip:
 
     def _tell_ends(self, error: str = "") -> None:
         """Tell that it is over with all sources, for this error or because they are at their end."""
-        nothing = (
-            "stopped before anything was written" if self._link.stopping.is_set() else _nothing_recorded(self._job)
-        )
         for lane in self._lanes:
-            self._link.send(SourceEnded(source=lane.number, error=error or ("" if lane.wrote else nothing)))
+            self._link.send(SourceEnded(source=lane.number, error=error or ("" if lane.wrote else self._nothing(lane))))
 
-    def _write_all(self) -> None:
+    def _nothing(self, lane: Lane) -> str:
+        """Why nothing of a source was written."""
+        return "stopped before anything was written" if self._link.stopping.is_set() else _nothing_recorded(self._job)
+
+    def _write_ready(self) -> None:
+        """Write all that the sources have to give: up to their end, or of live ones, what has come so far."""
         try:
             while (number := self._next()) is not None:
                 chunk = self._lanes[number].feed.take()
@@ -199,7 +213,7 @@ class _Clip:
             raise self._too_small(error.begins_us, error.payload) from None
 
     def _next(self) -> int | None:
-        """The source whose next packets are the earliest; None: all are at their end."""
+        """The source whose next packets are the earliest; None: none has any."""
         if len(self._lanes) == 1:
             return None if self._lanes[0].feed.peek() is None else 0
         heads = ((lane.feed.peek(), number) for number, lane in enumerate(self._lanes))
@@ -212,12 +226,15 @@ class _Clip:
         if file is not None and self._needs_another_file(file, number, chunk):
             for other, lane in enumerate(self._lanes):
                 if other != number and file.sources[other] is not None:
-                    for rest in lane.feed.rest_of_group():
+                    for rest in self._rest_of_group(lane):
                         self._write(other, rest)
             self._finish_file()
         if self._file is None and chunk.segment is not self._refused:
             self._file = self._open_or_refuse(number, chunk)
         self._write(number, chunk)
+
+    def _rest_of_group(self, lane: Lane) -> Iterator[Chunk]:
+        return lane.feed.rest_of_group()
 
     def _write(self, number: int, chunk: Chunk) -> None:
         if self._file is None:
@@ -268,7 +285,7 @@ class _Clip:
         if segment.placement.join is Join.OVERLAP:
             lane.warn(f"{segment.name}: it begins before the recording ahead of it ends; a new file begins with it")
         self._note_ends()
-        if segment.placement.join is not Join.CONTIGUOUS:
+        if segment.placement.join is not Join.CONTIGUOUS or segment.placement.gap_us:
             lane.tell_gap(self._recorded_until_us[number], segment)
 
     def _note_ends(self) -> None:
@@ -291,7 +308,10 @@ class _Clip:
         ]
         keys = [(at, head.segment) for head in heads if head is not None and (at := head.first_key_us()) is not None]
         begin_us, first = min(keys, key=lambda key: key[0])
-        segments = [None if head is None else head.segment for head in heads]
+        segments = [
+            head.segment if head is not None else self._absent(other) if other in others else None
+            for other, head in enumerate(heads)
+        ]
         first_us = first.wall_us(begin_us)
         tracks = []
         for lane, segment in zip(self._lanes, segments, strict=True):
@@ -302,16 +322,25 @@ class _Clip:
                     raise VxError(Kind.UNSUPPORTED, text)
                 tracks += [(t, lane.source.name) for t in (segment.video, segment.audio) if t is not None]
         metadata = self._metadata(first_us)
-        budget = Budget(self._job.max_file_size, muxing.overhead(self._job.container, tracks, metadata))
+        overhead = muxing.overhead(self._job.container, tracks, metadata, live=self._is_live)
+        budget = Budget(self._job.max_file_size, overhead)
         if chunk.load is not None and not chunk.load.fits(budget):
             raise self._too_small(first_us, budget.overhead.fixed + chunk.load.cost(budget))
         part = results.plan_file(self._job.folder, self._name, self._job.container, first_us)
         if self._job.container == "avi":
-            result: ResultFile = AviFile(self._job.folder, part, tracks, metadata)
+            result: ResultFile = AviFile(self._job.folder, part, tracks, metadata, live=self._is_live)
         else:
-            result = ResultFile(self._job.folder, part, self._job.container, tracks, metadata)
+            result = ResultFile(self._job.folder, part, self._job.container, tracks, metadata, live=self._is_live)
         self._link.send(FileOpened(part=part))
         return ClipFile(result, segments, begin_us, budget)
+
+    def _absent(self, number: int) -> Begin | None:
+        """What tracks a file has for a source that has nothing to give as it is opened; None: it has none."""
+        return None
+
+    @property
+    def _is_live(self) -> bool:
+        return self._job.live is not None
 
     def _metadata(self, first_us: int) -> dict[str, str]:
         """What the file says of itself. MP4 has no tags of its own for most of it, so the description holds all."""

@@ -142,7 +142,7 @@ class SourceTracks:
 
     def _write_picture(self, packet: TimedPacket) -> None:
         if self._needs_key:
-            if not packet.is_keyframe:
+            if not packet.is_keyframe or self._is_before_file(packet):
                 return
             self._needs_key = False
             self._leading_before = packet.pts
@@ -160,6 +160,11 @@ class SourceTracks:
             self._last_shown = pts
         if pts + duration > self._shown_until:
             self._shown_until = pts + duration
+
+    def _is_before_file(self, packet: TimedPacket) -> bool:
+        """A live camera's packets may come late, when the file has begun with later ones of another."""
+        clock = self._video
+        return clock.source.rescale(packet.pts, clock.track) + clock.offset < 0
 
     def _write_sound(self, packet: TimedPacket) -> None:
         clock = self._audio

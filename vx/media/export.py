@@ -7,6 +7,8 @@ from PIL import Image, TiffImagePlugin  # noqa: F401  # the latter writes EXIF, 
 from vx.errors import VxError
 from vx.jobs import ClipJob, Ended, Job, Link, ProbeJob, SnapshotJob
 from vx.media.clip import export_clip
+from vx.media.liveclip import export_live_clip
+from vx.media.livesnapshot import export_live_snapshots
 from vx.media.probe import probe
 from vx.media.salvage import salvage
 from vx.media.snapshot import export_snapshots
@@ -22,9 +24,9 @@ def run(job: Job, link: Link) -> Ended:
     """
     try:
         if isinstance(job, ClipJob):
-            return export_clip(job, link)
+            return export_clip(job, link) if job.live is None else export_live_clip(job, link)
         if isinstance(job, SnapshotJob):
-            return export_snapshots(job, link)
+            return export_snapshots(job, link) if job.live is None else export_live_snapshots(job, link)
         if isinstance(job, ProbeJob):
             return probe(job, link)
         return salvage(job, link)

@@ -7,7 +7,6 @@ looks back past.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -85,11 +84,21 @@ class Feed:
         self._chunks = _groups(messages, max_group) if max_group else _batches(messages)
         self._gathers = bool(max_group)
         self._ahead: list[Chunk] = []
+        self.ended = False
+        """There will be no more."""
 
     def peek(self) -> Chunk | None:
-        """The next chunk; None at the end. TooLargeError where it would be too large."""
+        """The next chunk; None at the end, and where a live source has none yet: `ended` tells which.
+
+        TooLargeError where it would be too large.
+        """
         if not self._ahead:
-            self._ahead.extend(itertools.islice(self._chunks, 1))
+            chunk = next(self._chunks, self)
+            if chunk is self:
+                self.ended = True
+            elif chunk is not None:
+                assert isinstance(chunk, Chunk)
+                self._ahead.append(chunk)
         return self._ahead[0] if self._ahead else None
 
     def take(self) -> Chunk | None:
@@ -174,18 +183,22 @@ def _last_key(segment: Begin, packets: list[TimedPacket]) -> int | None:
     return None
 
 
-def _batches(messages: Iterator[Message]) -> Iterator[Chunk]:
+def _batches(messages: Iterator[Message]) -> Iterator[Chunk | None]:
+    """None: there is nothing yet."""
     segment: Begin | None = None
     opens = False
     for message in messages:
         if isinstance(message, Begin):
             segment, opens = message, True
-        elif segment is not None and message.packets:
+        elif not message.packets:
+            yield None
+        elif segment is not None:
             yield Chunk([(segment, message.packets)], opens)
             opens = False
 
 
-def _groups(messages: Iterator[Message], max_group: int) -> Iterator[Chunk]:
+def _groups(messages: Iterator[Message], max_group: int) -> Iterator[Chunk | None]:
+    """None: there is nothing yet."""
     groups = _Groups()
     segment: Begin | None = None
     for message in messages:
@@ -194,6 +207,8 @@ def _groups(messages: Iterator[Message], max_group: int) -> Iterator[Chunk]:
                 yield from groups.flush()
             segment = message
             continue
+        if not message.packets:
+            yield None
         for packet in message.packets:
             assert segment is not None, "packets come after a Begin"
             groups.add(packet, segment)

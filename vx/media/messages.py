@@ -74,7 +74,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class Packets:
-    """Some of the segment's packets in decoding order."""
+    """Some of the segment's packets in decoding order; none: a live source has none at the moment."""
 
     packets: list[TimedPacket]
 

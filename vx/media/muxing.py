@@ -39,6 +39,15 @@ _OPTIONS = {
     "mkv": {"cluster_time_limit": str(_CLUSTER_US // 1000), "flush_packets": "1"},
     "avi": {"flush_packets": "1"},
 }
+_LIVE_RUN_US = 500_000
+"""Of a live file: of what was seen more than a second ago nothing may be only in memory."""
+_LIVE_OPTIONS = {
+    "mp4": {"frag_duration": str(_LIVE_RUN_US)},
+    "mkv": {"cluster_time_limit": str(_LIVE_RUN_US // 1000)},
+    "avi": {},
+}
+_LIVE_PATIENCE_US = 200_000
+"""How long packets of one track wait for earlier ones of another, which may have stalled."""
 _OVERHEADS = {
     # MP4: tables of the fragments while it is written, and the flat ones in the end
     "mp4": Overhead(fixed=6 << 10, packet=64, group=320, group_us=_FRAGMENT_US),
@@ -89,17 +98,23 @@ class ResultFile:
         container: Container,
         tracks: Sequence[tuple[Track, str]],
         metadata: Mapping[str, str],
+        *,
+        live: bool = False,
     ) -> None:
         """Opens the file and fixes its tracks, each with its title. VxError where it can't be created.
 
-        RefusedError where the fault is a track's; nothing is left of the file then.
+        RefusedError where the fault is a track's; nothing is left of the file then. `live`: what is written reaches
+        the disk within a second.
         """
         self.part = part
         self._folder = folder
         path = str(Path(folder, part.part_name))
-        self._syncing = results.Syncing(Path(path))
+        self._syncing = results.Syncing(Path(path), 1 if live else results.SYNC_BYTES)
+        options = dict(_OPTIONS[container])
+        if live:
+            options |= _LIVE_OPTIONS[container] | {"max_interleave_delta": str(_LIVE_PATIENCE_US)}
         try:
-            self._output = av.open(path, "w", format=_FORMATS[container], container_options=dict(_OPTIONS[container]))
+            self._output = av.open(path, "w", format=_FORMATS[container], container_options=options)
             try:
                 self._streams = [self._add(track, title) for track, title in tracks]
                 self._output.metadata.update(metadata)
@@ -179,11 +194,15 @@ def _told(name: str, error: Exception) -> VxError:
     return told if isinstance(error, OSError) else RefusedError(told.kind, str(told))
 
 
-def overhead(container: Container, tracks: Sequence[tuple[Track, str]], metadata: Mapping[str, str]) -> Overhead:
+def overhead(
+    container: Container, tracks: Sequence[tuple[Track, str]], metadata: Mapping[str, str], *, live: bool = False
+) -> Overhead:
     """The most that the container adds."""
     worst = _OVERHEADS[container]
     if container == "avi":
         worst = _avi_overhead(worst, tracks)
+    elif live:
+        worst = dataclasses.replace(worst, group_us=_LIVE_RUN_US)
     fixed = sum(len(key) + 4 * len(value) for key, value in metadata.items())
     fixed += sum(2 * len(track.extradata) + 4 * len(title) + _TRACK_BYTES for track, title in tracks[2:])
     fixed += sum(2 * len(track.extradata) + 4 * len(title) for track, title in tracks[:2])

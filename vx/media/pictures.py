@@ -75,7 +75,8 @@ class Pictures:
         self._note = note
         self._stream = detached(segment.video.template)
         self._decoder: Any = self._stream.codec_context
-        self._decoder.thread_type = "AUTO"
+        # threads that each work on a frame of their own hold back as many
+        self._decoder.thread_type = "SLICE" if job.live else "AUTO"
         self._decoder.thread_count = threads
         if self._keys_only is not None:
             self._decoder.skip_frame = "NONKEY"
@@ -155,7 +156,15 @@ class Pictures:
         made = recipe.encode_picture(coding, container, source, "")
         rate = recipe.shown_rate(coding, self._source.rate)
         aspect = self._decoder.sample_aspect_ratio
-        return _PictureEncoder(made, frame, rate, aspect, self._threads, global_header=container != "avi")
+        return _PictureEncoder(
+            made,
+            frame,
+            rate,
+            aspect,
+            self._threads,
+            global_header=container != "avi",
+            at_once=self._job.live is not None,
+        )
 
 
 class _PictureEncoder:
@@ -170,8 +179,11 @@ class _PictureEncoder:
         threads: int,
         *,
         global_header: bool,
+        at_once: bool,
     ) -> None:
+        """`at_once`: each frame is given out as soon as it was put in, at the price of some of its looks."""
         self._recipe = made
+        self._at_once = at_once
         self._form = _form(first)
         full = first.color_range == ColorRange.JPEG or first.format.name.startswith("yuvj")
         self._source_range = ColorRange.JPEG if full else ColorRange.MPEG
@@ -199,7 +211,7 @@ class _PictureEncoder:
         context.time_base = _TICK
         context.framerate = self._rate
         context.gop_size = max(1, round(recipe.GOP_S * self._rate))
-        context.thread_type = "SLICE" if made.codec == "mpeg4" else "FRAME"
+        context.thread_type = "SLICE" if made.codec == "mpeg4" or at_once else "FRAME"
         context.thread_count = threads
         if made.quantiser is not None:
             context.qmin = context.qmax = made.quantiser
@@ -223,6 +235,8 @@ class _PictureEncoder:
 
     def _options(self, threads: int) -> dict[str, str]:
         options = dict(self._recipe.options)
+        if self._at_once and self._recipe.codec in ("h264", "hevc"):
+            options["tune"] = "zerolatency"
         if self._recipe.codec == "hevc":
             options["x265-params"] += f":pools={threads if threads > 1 else 'none'}:frame-threads={min(threads, 2)}"
         return options

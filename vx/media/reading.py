@@ -19,7 +19,6 @@ from typing import Any
 
 import av
 import av.container
-from av.audio.stream import AudioStream
 from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
 from av.stream import Stream
@@ -41,6 +40,7 @@ from vx.media.recording import (
     seek_before,
     sound_stream,
     time_base,
+    track_key,
     translate,
     video_stream,
 )
@@ -227,13 +227,7 @@ class Reader:
         if extradata is None:
             extradata = bytes(context.extradata or b"")
         base = time_base(stream)
-        if isinstance(stream, VideoStream):
-            form: tuple[object, ...] = (stream.width, stream.height, stream.pix_fmt)
-        elif isinstance(stream, AudioStream):
-            form = (stream.rate, stream.layout.name, stream.format.name)
-        else:
-            raise TypeError(f"a {stream.type} stream is never copied")
-        key = (context.codec.canonical_name, extradata, *form)
+        key = track_key(stream, extradata)
         track = self._tracks.get((key, base))
         if track is None:
             rate = frame_rate(stream) if isinstance(stream, VideoStream) else None

@@ -76,6 +76,17 @@ def frame_rate(stream: VideoStream) -> Fraction | None:
     return Fraction(rates[-1]).limit_denominator(1001) if rates else None
 
 
+def track_key(stream: Stream, extradata: bytes) -> tuple[object, ...]:
+    """What has to be equal of two streams for their packets to fit into one track."""
+    if isinstance(stream, VideoStream):
+        form: tuple[object, ...] = (stream.width, stream.height, stream.pix_fmt)
+    elif isinstance(stream, AudioStream):
+        form = (stream.rate, stream.layout.name, stream.format.name)
+    else:
+        raise TypeError(f"a {stream.type} stream is never copied")
+    return (stream.codec_context.codec.canonical_name, extradata, *form)
+
+
 def frame_ticks(stream: VideoStream) -> int:
     """What one frame lasts where its packet doesn't say."""
     rate = stream.average_rate
@@ -103,12 +114,12 @@ def demux(
             raise BrokenError("it is truncated")
         if unwrap is not None and packet.stream_index != video_index:
             for unwrapped in unwrap.filter(packet):
-                yield _without_configuration(unwrapped, container.streams[unwrapped.stream_index])
+                yield without_configuration(unwrapped, container.streams[unwrapped.stream_index])
         else:
             yield packet
 
 
-def _without_configuration(packet: Packet[Any], stream: Stream) -> Packet[Any]:
+def without_configuration(packet: Packet[Any], stream: Stream) -> Packet[Any]:
     """The packet without a new decoder configuration, for which Matroska would rewrite its header, and spoil it."""
     if not packet.has_sidedata("new_extradata"):
         return packet

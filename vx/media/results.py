@@ -47,8 +47,10 @@ SYNC_BYTES = 8 << 20
 class Syncing:
     """Brings a growing file to the disk from time to time, in a thread beside, so that little is left in the end."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, every: int = SYNC_BYTES) -> None:
+        """`every`: how many bytes are brought to the disk at a time, at least."""
         self._path = path
+        self._every = every
         self._synced = 0
         self.size = 0
         """Of the file, when it was looked at last."""
@@ -61,7 +63,7 @@ class Syncing:
         if self._thread is not None and self._thread.is_alive():
             return
         self.size = self._path.stat().st_size
-        if self.size - self._synced >= SYNC_BYTES:
+        if self.size - self._synced >= self._every:
             self._synced = self.size
             self._thread = threading.Thread(target=self._sync, name="sync", daemon=True)
             self._thread.start()

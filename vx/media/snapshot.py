@@ -59,7 +59,7 @@ def _export(job: SnapshotJob, number: int, link: Link) -> str:
         frame, shown_us = _find_frame(job.sources[number], number, job.at_us, link)
     except BrokenError as error:
         return str(error)
-    _write(job, number, picture(frame), shown_us, link)
+    write(job, number, picture(frame), shown_us, link)
     return ""
 
 
@@ -210,7 +210,8 @@ def picture(frame: VideoFrame) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _write(job: SnapshotJob, number: int, image: Image.Image, shown_us: int, link: Link) -> None:
+def write(job: SnapshotJob, number: int, image: Image.Image, shown_us: int, link: Link) -> None:
+    """Write the picture of a source, by its number, and when it was taken. VxError where the disk refuses."""
     source = job.sources[number]
     part = results.plan_file(job.folder, source.name, "jpg", shown_us)
     link.send(FileOpened(part=part))

@@ -89,7 +89,7 @@ class _Transcoder:
             if isinstance(message, Begin):
                 yield from self._enter(message)
                 continue
-            if self._passes_pictures and isinstance(self._sound_choice, Copy):
+            if not message.packets or (self._passes_pictures and isinstance(self._sound_choice, Copy)):
                 yield message
                 continue
             for packet in message.packets:
@@ -349,7 +349,7 @@ def _look_for_rotation(messages: Iterator[Message]) -> Iterator[Message]:
             if segment.video.key in known:
                 yield _turned(segment, known)
                 segment = None
-        elif segment is None:
+        elif segment is None or not message.packets:
             yield message
         else:
             held.append(message)

@@ -18,11 +18,13 @@ from vx.config import Agent, Archive, Camera, Config, safe_file_name
 from vx.errors import Kind, VxError
 from vx.jobs import ClipJob, Container, SnapshotJob, Source
 from vx.model import Delivery, ExportRequest
-from vx.rpc import coding
+from vx.rpc import coding, live
 from vx.rpc.codec import unknown_field
 from vx.rpc.generated.axxonsoft.bl.mmexport import (
     ArchiveMode,
     ArchiveModeSource,
+    LiveMode,
+    LiveModeSource,
     Options,
     SnapshotType,
     SnapshotTypeEFormat,
@@ -38,6 +40,7 @@ _SMALLEST_FILE = 16 << 10
 _MAX_OFFSET_MIN = 14 * 60
 """The largest offset from UTC that any place on Earth has had for a century."""
 
+Mode = ArchiveMode | LiveMode
 Settings = dict[str, tuple[str, Any]]
 """Setting's name → (path of the entry that counts, its value)."""
 
@@ -50,11 +53,10 @@ def parse_options(options: Options, config: Config) -> ExportRequest:
     mode, _ = betterproto.which_one_of(options, "mode")
     output, _ = betterproto.which_one_of(options, "output_type")
     if not mode:
-        _invalid(f"{ROOT}.archive", "is required (the recordings to export from)")
-    if mode == "live":
-        _unsupported(f"{ROOT}.live", "exporting from live cameras is not built yet")
+        _invalid(f"{ROOT}.archive", "is required (the recordings to export from), or live")
     if not output:
         _invalid(f"{ROOT}.stream", "is required, or snapshot")
+    cameras: Mode = options.live if mode == "live" else options.archive
     common = _settings(options.settings, f"{ROOT}.settings")
     _only_defaults(
         common,
@@ -75,13 +77,13 @@ def parse_options(options: Options, config: Config) -> ExportRequest:
         _invalid(common["comment"][0], f"has {len(comment)} characters; at most {_MAX_COMMENT} are allowed")
     job: ClipJob | SnapshotJob
     if output == "stream":
-        job = _clip(options.archive, options.stream, comment, options.max_file_size, config)
+        job = _clip(cameras, options.stream, comment, options.max_file_size, config)
     else:
-        job = _snapshot(options.archive, options.snapshot, comment, config)
+        job = _snapshot(cameras, options.snapshot, comment, config)
     timezone_min = _timezone(common)
     if isinstance(job, ClipJob):
         job = msgspec.structs.replace(job, timezone_min=timezone_min)
-    agent = _agent(options, config)
+    agent = _agent(options, cameras, config)
     delivery, field = _delivery(options, common, agent, config)
     return ExportRequest(
         job=job,
@@ -93,7 +95,7 @@ def parse_options(options: Options, config: Config) -> ExportRequest:
     )
 
 
-def _agent(options: Options, config: Config) -> Agent:
+def _agent(options: Options, mode: Mode, config: Config) -> Agent:
     """The export agent that the client names, else that of the first source's node with the lowest number."""
     asked = options.export_agent_access_point
     if asked:
@@ -102,7 +104,7 @@ def _agent(options: Options, config: Config) -> Agent:
             field = f"{ROOT}.export_agent_access_point"
             raise VxError(Kind.NOT_FOUND, f"there is no export agent {asked!r}", field=field)
         return agent
-    camera = config.find_camera(options.archive.sources[0].origin)
+    camera = config.find_camera(mode.sources[0].origin)
     assert camera is not None, "the sources have been checked"
     return config.default_agent(camera)
 
@@ -145,7 +147,7 @@ def _external(directory: str, field: str, config: Config) -> tuple[str, str]:
     return str(root), str(path)
 
 
-def _clip(archive: ArchiveMode, form: StreamType, comment: str, max_file_size: int, config: Config) -> ClipJob:
+def _clip(mode: Mode, form: StreamType, comment: str, max_file_size: int, config: Config) -> ClipJob:
     settings = _settings(form.settings, f"{ROOT}.stream.settings")
     _only_defaults(
         settings,
@@ -164,19 +166,20 @@ def _clip(archive: ArchiveMode, form: StreamType, comment: str, max_file_size: i
         _invalid(
             f"{ROOT}.max_file_size", f"is {max_file_size}; not even a picture fits into less than {_SMALLEST_FILE}"
         )
-    sources = _sources(archive, config)
-    start = _time(archive.start_timestamp, f"{ROOT}.archive.start_timestamp")
-    end = _time(archive.end_timestamp, f"{ROOT}.archive.end_timestamp")
-    if start == end:
-        _invalid(f"{ROOT}.archive.end_timestamp", "is the same as start_timestamp; the range is empty")
-    start, end = min(start, end), max(start, end)
+    sources = _sources(mode, config)
+    if isinstance(mode, LiveMode):
+        start = end = time.time_ns() // 1000
+    else:
+        start, end = _range(mode)
+        sources = _masked(sources, mode, start, end)
     return ClipJob(
         folder="",
-        sources=_masked(sources, archive, start, end),
+        sources=sources,
         start_us=start,
         end_us=end,
-        discrete=archive.discrete,
-        cut=config.media.cut,
+        live=live.how(mode.duration, f"{ROOT}.live.duration", config.live) if isinstance(mode, LiveMode) else None,
+        discrete=mode.discrete,
+        cut="keyframe" if isinstance(mode, LiveMode) else config.media.cut,
         gaps=config.media.gaps,
         gap_us=round(config.media.gap_s * 1_000_000),
         container=container,
@@ -187,11 +190,25 @@ def _clip(archive: ArchiveMode, form: StreamType, comment: str, max_file_size: i
     )
 
 
-def _snapshot(archive: ArchiveMode, form: SnapshotType, comment: str, config: Config) -> SnapshotJob:
+def _range(archive: ArchiveMode) -> tuple[int, int]:
+    start = _time(archive.start_timestamp, f"{ROOT}.archive.start_timestamp")
+    end = _time(archive.end_timestamp, f"{ROOT}.archive.end_timestamp")
+    if start == end:
+        _invalid(f"{ROOT}.archive.end_timestamp", "is the same as start_timestamp; the range is empty")
+    return min(start, end), max(start, end)
+
+
+def _snapshot(mode: Mode, form: SnapshotType, comment: str, config: Config) -> SnapshotJob:
     _only_defaults(_settings(form.settings, f"{ROOT}.snapshot.settings"), {})
     if form.format not in (SnapshotTypeEFormat.DEFAULT, SnapshotTypeEFormat.JPEG):
         _bad_enum(f"{ROOT}.snapshot.format", form.format, SnapshotTypeEFormat, "JPEG is")
-    sources = _sources(archive, config)
+    sources = _sources(mode, config)
+    if isinstance(mode, LiveMode):
+        if mode.duration:
+            _invalid(f"{ROOT}.live.duration", "is for streams; a snapshot is the next frame")
+        how = live.how(mode.duration, f"{ROOT}.live.duration", config.live)
+        return SnapshotJob(folder="", sources=sources, at_us=time.time_ns() // 1000, comment=comment, live=how)
+    archive = mode
     for path, ranges in _masks(archive):
         if ranges:
             _unsupported(path, "is for clips; a snapshot has one moment")
@@ -201,34 +218,37 @@ def _snapshot(archive: ArchiveMode, form: SnapshotType, comment: str, config: Co
     return SnapshotJob(folder="", sources=sources, at_us=at, comment=comment)
 
 
-def _sources(archive: ArchiveMode, config: Config) -> tuple[Source, ...]:
-    if not archive.sources:
-        _invalid(f"{ROOT}.archive.sources", "is empty; at least one source is required")
-    return tuple(
-        _source(source, f"{ROOT}.archive.sources[{index}]", config) for index, source in enumerate(archive.sources)
-    )
+def _sources(mode: Mode, config: Config) -> tuple[Source, ...]:
+    field = f"{ROOT}.{'live' if isinstance(mode, LiveMode) else 'archive'}.sources"
+    sources: Sequence[ArchiveModeSource | LiveModeSource] = mode.sources
+    if not sources:
+        _invalid(field, "is empty; at least one source is required")
+    return tuple(_source(source, f"{field}[{index}]", config) for index, source in enumerate(sources))
 
 
-def _source(source: ArchiveModeSource, path: str, config: Config) -> Source:
+def _source(source: ArchiveModeSource | LiveModeSource, path: str, config: Config) -> Source:
     if not source.origin:
         _invalid(f"{path}.origin", "is required: the access point of a camera")
     camera = config.find_camera(source.origin)
     if camera is None:
         raise VxError(Kind.NOT_FOUND, f"there is no camera {source.origin!r}", field=f"{path}.origin")
     _only_defaults(_settings(source.settings, f"{path}.settings"), {})
-    if source.mask_filter:
-        _unsupported(f"{path}.mask_filter", "is not built yet")
-    archive = _archive(source.storages, camera, path)
     video, audio = _tracks(source.tracks, f"{path}.tracks")
-    return Source(
+    found = Source(
         origin=camera.access_point,
         name=camera.display_name,
-        pattern=archive.path,
-        timezone=archive.timezone,
+        pattern="",
+        timezone="UTC",
         id=camera.display_id,
         video=video,
         audio=audio,
     )
+    if isinstance(source, LiveModeSource):
+        return msgspec.structs.replace(found, feed=live.feed_of(camera, f"{path}.origin"))
+    if source.mask_filter:
+        _unsupported(f"{path}.mask_filter", "is not built yet")
+    archive = _archive(source.storages, camera, path)
+    return msgspec.structs.replace(found, pattern=archive.path, timezone=archive.timezone)
 
 
 def _tracks(names: Sequence[str], path: str) -> tuple[int, int | None]:

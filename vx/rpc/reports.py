@@ -108,6 +108,8 @@ def _source_estimate(prospect: Prospect, number: int) -> SourceEstimate:
     probed = prospect.probe_of(number)
     if isinstance(prospect.job, SnapshotJob):
         estimate.video = Track(treatment=ETreatment.TREATMENT_ENCODED)
+    elif prospect.job.live is not None:
+        estimate.error = "a live camera is asked only once the export has started"
     elif probed is None:
         estimate.error = "the recordings did not answer in time"
     elif probed.video is None:

@@ -42,8 +42,10 @@ NO_SESSION = "There is no session with provided ID"
 class Lifetimes:
     """How long sessions live, in seconds of trio's clock."""
 
+    live_stream: float
+    """A running live stream that nobody asked about is stopped."""
     running: float
-    """A running session that nobody asked about is stopped."""
+    """Any other running session that nobody asked about is stopped."""
     completed: float
     """The files of a completed session that nobody asked about or downloads are deleted."""
     removed: float
@@ -142,6 +144,7 @@ class Registry:
             raise
         self._last_number = record.number
         session = Session(record, self._folder / record.id)
+        session.is_live_stream = isinstance(request.job, ClipJob) and request.job.live is not None
         self._starting[record.id] = session
         self._grant_turns()
         exists = False
@@ -189,7 +192,7 @@ class Registry:
         except VxError as error:
             obstacle = str(error)
         probed: list[Probed] = []
-        if isinstance(request.job, ClipJob):
+        if isinstance(request.job, ClipJob) and request.job.live is None:
             try:
                 probed = await self._exporter.probe(request.job)
             except OSError as error:
@@ -349,7 +352,9 @@ class Registry:
         if session.leases or self._sessions.get(record.id) is not session:
             return
         if record.state.is_running:
-            self.deadlines.set(record.id, trio.current_time() + self._lifetimes.running)
+            lifetimes = self._lifetimes
+            running_s = lifetimes.live_stream if session.is_live_stream else lifetimes.running
+            self.deadlines.set(record.id, trio.current_time() + running_s)
         elif record.state is State.COMPLETED and not session.purging:
             self.deadlines.set(record.id, trio.current_time() + self._lifetimes.completed)
 

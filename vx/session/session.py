@@ -37,6 +37,8 @@ class Session:
 
     _record: Record
     folder: Path
+    is_live_stream: bool = False
+    """It has no end of its own, or a late one: it is stopped sooner when nobody asks about it."""
     changed: trio.Event = field(default_factory=trio.Event)
     """Set, and replaced, when `record` is."""
     began: float | None = None

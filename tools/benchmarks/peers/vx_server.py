@@ -133,6 +133,7 @@ async def start_sessions(registry: Registry, config: Config, count: int) -> str:
 async def serve(arguments: Namespace, state_dir: Path) -> None:
     config = parse(CONFIG.format(state_dir=state_dir))
     lifetimes = Lifetimes(
+        live_stream=300,
         running=config.lifetimes.running_s,
         completed=config.lifetimes.completed_s,
         removed=config.lifetimes.removed_s,
