@@ -62,6 +62,7 @@ def test_every_other_key_has_a_default() -> None:
     assert not config.insecure
     assert (config.shutdown_timeout_s, config.stop_timeout_s, config.keepalive_s) == (30, 10, 60)
     assert (config.max_running_sessions, config.max_connections, config.max_streams_per_connection) == (4, 1000, 100)
+    assert config.max_connections_per_address == 100
     assert config.max_message_kb == 4096
     assert config.lifetimes == Lifetimes(live_stream_s=300, running_s=1800, completed_s=3600, removed_s=86400)
     assert config.worker == Worker(nice=5, memory_mb=4096)
@@ -80,6 +81,7 @@ def test_every_key_can_be_set() -> None:
         stop_timeout_s = 0
         max_running_sessions = 1
         max_connections = 2
+        max_connections_per_address = 4
         max_streams_per_connection = 3
         max_message_kb = 64
         keepalive_s = 1.5

@@ -71,6 +71,7 @@ FOREIGN: dict[str, set[str]] = {
 
 PURE = VOCABULARY | {
     "vx.config",
+    "vx.rpc.places",
     "vx.session.lifecycle",
     "vx.session.turns",
     "vx.session.budget",

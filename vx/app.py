@@ -147,6 +147,7 @@ async def serve(
     workers = WorkerPool(WorkerLimits(nice=config.worker.nice, memory=config.worker.memory_mb << 20))
     limits = Limits(
         max_connections=config.max_connections,
+        max_connections_per_address=config.max_connections_per_address,
         max_streams=config.max_streams_per_connection,
         max_message=config.max_message_kb << 10,
         keepalive_s=config.keepalive_s,

@@ -478,6 +478,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_sessions: Annotated[int, _number(int, 0, 10_000)] = 100
     """So many wait for their turn when that many run."""
     max_connections: Annotated[int, _number(int, 1, 100_000)] = 1000
+    max_connections_per_address: Annotated[int, _number(int, 1, 100_000)] = 100
+    """So many of them from one address; those from this machine itself are not counted."""
     max_streams_per_connection: Annotated[int, _number(int, 1, 10_000)] = 100
     max_message_kb: Annotated[int, _number(int, 64, 1 << 20)] = 4096
     """The largest request that is read."""

@@ -215,6 +215,7 @@ async def start(
     listen: str = "127.0.0.1:0",
     tls: ssl.SSLContext | None = None,
     max_connections: int = 2000,
+    max_connections_per_address: int = 2000,
     max_streams: int = 100,
     max_message: int = 1 << 20,
     keepalive_s: float = 3600,
@@ -222,7 +223,11 @@ async def start(
     """Serve a probe in `nursery`, which ends it by being cancelled."""
     probe = Probe()
     limits = Limits(
-        max_connections=max_connections, max_streams=max_streams, max_message=max_message, keepalive_s=keepalive_s
+        max_connections=max_connections,
+        max_connections_per_address=max_connections_per_address,
+        max_streams=max_streams,
+        max_message=max_message,
+        keepalive_s=keepalive_s,
     )
     server = Server([probe], limits, tls=tls)
     listener = open_listener(Address.parse(listen))

@@ -22,6 +22,7 @@ from vx.rpc.calls import Arrivals, CallHandler, Readers
 from vx.rpc.connection import Connection
 from vx.rpc.guard import Admit, admit_all
 from vx.rpc.health import HealthService
+from vx.rpc.places import Places, network_of
 from vx.rpc.reflection import AlphaReflectionService, ReflectionService
 from vx.rpc.tls import TlsWire
 from vx.rpc.wire import PlainWire, Wire
@@ -50,6 +51,7 @@ class Limits:
     """Bounds of the transport; `max_message` in bytes."""
 
     max_connections: int
+    max_connections_per_address: int
     max_streams: int
     max_message: int
     keepalive_s: float
@@ -142,7 +144,7 @@ class Server:
         self._limits = limits
         self._arrivals = Arrivals(limits.max_message + _ARRIVALS)
         self._tls = tls
-        self._connections = 0
+        self._places = Places(limits.max_connections, limits.max_connections_per_address)
         self._accepting = trio.CancelScope()
         self._handshakes: set[trio.CancelScope] = set()
         self._draining = trio.Event()
@@ -177,7 +179,7 @@ class Server:
             while True:
                 await trio.lowlevel.wait_readable(listener)
                 try:
-                    sock, _ = listener.accept()
+                    sock, address = listener.accept()
                 except BlockingIOError:
                     continue
                 except OSError as error:
@@ -188,19 +190,20 @@ class Server:
                     log.warning("cannot accept connections for now: %s", error.strerror)
                     await trio.sleep(_ACCEPT_PAUSE_S)
                     continue
-                if self._connections >= self._limits.max_connections:
-                    log.warning("refused a connection: there are %d already", self._connections)
+                network = "" if path else network_of(address[0])
+                problem = self._places.take(network)
+                if problem:
+                    log.warning("refused a connection: %s", problem)
                     sock.close()
                     continue
-                self._connections += 1
-                connections.start_soon(self._serve_socket, sock)
+                connections.start_soon(self._serve_socket, sock, network)
         finally:
             trio.lowlevel.notify_closing(listener)
             listener.close()
             if path:
                 _remove_socket(path)
 
-    async def _serve_socket(self, sock: socket.socket) -> None:
+    async def _serve_socket(self, sock: socket.socket, network: str) -> None:
         try:
             with sock:
                 wire = await self._open_wire(sock)
@@ -209,7 +212,7 @@ class Server:
         except* Exception:  # a group may hold what went wrong beside the cancellation that must go on
             log.exception("a connection failed")
         finally:
-            self._connections -= 1
+            self._places.give_back(network)
 
     async def _open_wire(self, sock: socket.socket) -> Wire | None:
         """None where the client is gone, or does not agree on TLS."""

@@ -141,6 +141,7 @@ async def serve(arguments: Namespace, state_dir: Path) -> None:
     )
     limits = Limits(
         max_connections=config.max_connections,
+        max_connections_per_address=config.max_connections_per_address,
         max_streams=config.max_streams_per_connection,
         max_message=config.max_message_kb << 10,
         keepalive_s=config.keepalive_s,
