@@ -18,6 +18,7 @@ from grpclib.const import Status
 from grpclib.server import Server
 
 from vx.rpc.generated.axxonsoft.bl import mmexport
+from vx.rpc.generated.vx import v1
 
 ID = "3f0c9a"
 RUNNING = mmexport.State(state=mmexport.EState.S_RUNNING, last_frame_timestamp="20260511T080415.000000")
@@ -54,6 +55,9 @@ class Script:
     """The chunks of a download, where they are not to be right."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Sizes that the server claims, where they are not to be right."""
+    report: v1.Report | None = None
+    """The answer of GetReport; None: a server that has no such service."""
+    estimate: v1.EstimateResponse | None = None
     calls: list[str] = field(default_factory=list)
     downloads: list[mmexport.DownloadFileRequest] = field(default_factory=list)
     started: list[mmexport.Options] = field(default_factory=list)
@@ -147,6 +151,22 @@ def right_chunks(request: mmexport.DownloadFileRequest, content: bytes) -> list[
     ]
 
 
+class FakeReports(v1.ExportReportServiceBase):
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    async def get_report(self, get_report_request: v1.GetReportRequest) -> v1.GetReportResponse:
+        if self._script.report is None:
+            raise grpclib.GRPCError(Status.UNIMPLEMENTED)
+        return v1.GetReportResponse(report=self._script.report)
+
+    async def estimate(self, estimate_request: v1.EstimateRequest) -> v1.EstimateResponse:
+        if self._script.estimate is None:
+            raise grpclib.GRPCError(Status.UNIMPLEMENTED)
+        self._script.started.append(estimate_request.session_options)
+        return self._script.estimate
+
+
 class _Relay:
     """Passes bytes between clients and the server's socket until they are cut off."""
 
@@ -186,7 +206,7 @@ def serving(script: Script, folder: Path) -> Iterator[str]:
         end = asyncio.Event()
         ends.append(lambda: loop.call_soon_threadsafe(end.set))
         relay = _Relay(folder / "server")
-        server = Server([FakeService(script, relay.cut)])
+        server = Server([FakeService(script, relay.cut), FakeReports(script)])
         await server.start(path=str(folder / "server"))
         front = await asyncio.start_unix_server(relay.serve, str(folder / "front"))
         up.set()

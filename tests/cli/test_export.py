@@ -108,6 +108,7 @@ def test_json_is_one_document_and_nothing_else_is_said(run: Run, server: str, sc
     assert json.loads(result.stdout) == {
         "session_id": ID,
         "succeeded": True,
+        "reason": "",
         "kept": True,
         "files": [
             {

@@ -19,6 +19,7 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from vx.cli.values import plain
 from vx.config import Address
 from vx.rpc.generated.axxonsoft.bl import mmexport
+from vx.rpc.generated.vx import v1
 
 CALL_TIMEOUT_S = 60
 """Of an ordinary call. StopSession waits for a worker to finalise."""
@@ -105,6 +106,8 @@ class Client:
     def __init__(self, channel: Channel, address: Address, pause: Pause, warn: Callable[[str], None]) -> None:
         self._channel = channel
         self._stub = mmexport.ExportServiceStub(channel, timeout=CALL_TIMEOUT_S)
+        self._reports = v1.ExportReportServiceStub(channel, timeout=CALL_TIMEOUT_S)
+        self._has_reports = True
         self._address = address
         self._pause = pause
         self._warn = warn
@@ -124,6 +127,24 @@ class Client:
         with self._failures():
             request = mmexport.GetSessionStateRequest(session_id=session_id)
             return (await self._stub.get_session_state(request)).session_state
+
+    async def report(self, session_id: str) -> v1.Report | None:
+        """What became of a session, source by source; None where the server has no such service."""
+        if not self._has_reports:
+            return None
+        try:
+            with self._failures():
+                return (await self._reports.get_report(v1.GetReportRequest(session_id=session_id))).report
+        except ClientError as error:
+            if error.status is not Exit.UNIMPLEMENTED:
+                raise
+            self._has_reports = False
+            return None
+
+    async def estimate(self, options: mmexport.Options) -> v1.EstimateResponse:
+        """What an export would find and take."""
+        with self._failures():
+            return await self._reports.estimate(v1.EstimateRequest(session_options=options))
 
     async def stop(self, session_id: str) -> mmexport.State:
         """End the work; the state after that, with the files that are there."""

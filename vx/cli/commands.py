@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vx.cli.export import Order
     from vx.cli.report import Report
     from vx.config import Address, Config
+    from vx.rpc.generated.axxonsoft.bl import mmexport
+    from vx.rpc.generated.vx import v1
 
 DEFAULT_SERVER = "127.0.0.1:20109"
 _T = TypeVar("_T")
@@ -278,6 +280,74 @@ Times:
 """
 
 
+@dataclass(frozen=True)
+class _Clip:
+    """What the options of a clip say."""
+
+    options: mmexport.Options
+    start_us: int
+    end_us: int
+    understood: str
+    """In words, for people to check."""
+
+
+def _clip_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what a clip is, and those of all clients; the function gets a `_Call` and a `_Clip`."""
+
+    @_camera_option
+    @click.option("--start", required=True, metavar="TIME", help="The first moment; see below.")
+    @click.option("--end", required=True, metavar="TIME", help="The moment at which the clip ends.")
+    @_storage_option
+    @click.option(
+        "--format", "container", type=click.Choice(["mp4", "mkv"]), default="mp4", show_default=True, help="Container."
+    )
+    @_comment_option
+    @click.option("--no-audio", is_flag=True, help="Leave sound out.")
+    @click.option("--max-size", metavar="SIZE", help="No file is larger: 100MB, 1.5GB, 64MiB. The next one goes on.")
+    @_client_command
+    @functools.wraps(function)
+    def command(
+        call: _Call,
+        cameras: tuple[str, ...],
+        start: str,
+        end: str,
+        storage: str,
+        container: Literal["mp4", "mkv"],
+        comment: str,
+        no_audio: bool,
+        max_size: str | None,
+        **options: Any,
+    ) -> None:
+        now_us = call.surroundings.now_us()
+        with _told_as_usage("--camera"):
+            origins = [values.camera_origin(camera) for camera in cameras]
+        with _told_as_usage("--start"):
+            start_us = values.parse_time(start, now_us)
+        with _told_as_usage("--end"):
+            end_us = values.parse_time(end, now_us)
+        if start_us == end_us:
+            raise click.BadParameter("the same as --start: the clip would be empty", param_hint="--end")
+        start_us, end_us = sorted((start_us, end_us))
+        with _told_as_usage("--max-size"):
+            max_file_size = values.parse_size(max_size) if max_size else 0
+        from vx.cli.export import archive_options
+
+        wanted = archive_options(
+            origins,
+            storage=storage,
+            start_us=start_us,
+            end_us=end_us,
+            comment=comment,
+            container=container,
+            reject_audio=no_audio,
+            max_file_size=max_file_size,
+        )
+        span = f"{values.show_time(start_us)} to {values.show_time(end_us)} ({values.show_duration(end_us - start_us)})"
+        function(call, _Clip(wanted, start_us, end_us, f"{span} of {', '.join(origins)}"), **options)
+
+    return command
+
+
 @vx.command(
     epilog=_TIMES
     + """
@@ -289,66 +359,49 @@ Examples:
   vx export --camera Server1/DeviceIpint.1 --start -1h --end now --max-size 100MB --json
 """
 )
-@_camera_option
-@click.option("--start", required=True, metavar="TIME", help="The first moment; see below.")
-@click.option("--end", required=True, metavar="TIME", help="The moment at which the clip ends.")
-@_storage_option
-@click.option(
-    "--format", "container", type=click.Choice(["mp4", "mkv"]), default="mp4", show_default=True, help="Container."
-)
-@_comment_option
-@click.option("--no-audio", is_flag=True, help="Leave sound out.")
-@click.option("--max-size", metavar="SIZE", help="No file is larger: 100MB, 1.5GB, 64MiB. The next one goes on.")
 @_folder_option
 @_force_option
 @_keep_option
-@_client_command
-def export(
-    call: _Call,
-    cameras: tuple[str, ...],
-    start: str,
-    end: str,
-    storage: str,
-    container: Literal["mp4", "mkv"],
-    comment: str,
-    no_audio: bool,
-    max_size: str | None,
-    folder: Path,
-    force: bool,
-    keep: bool,
-) -> None:
+@_clip_command
+def export(call: _Call, clip: _Clip, folder: Path, force: bool, keep: bool) -> None:
     """Export a clip from the archive and download it.
 
     The files' paths are printed on stdout. Ctrl-C stops the session on the server, where what was written until then
     is kept for `vx download`; a second one leaves at once. A download that breaks goes on where it broke.
     """
-    now_us = call.surroundings.now_us()
-    with _told_as_usage("--camera"):
-        origins = [values.camera_origin(camera) for camera in cameras]
-    with _told_as_usage("--start"):
-        start_us = values.parse_time(start, now_us)
-    with _told_as_usage("--end"):
-        end_us = values.parse_time(end, now_us)
-    if start_us == end_us:
-        raise click.BadParameter("the same as --start: the clip would be empty", param_hint="--end")
-    start_us, end_us = sorted((start_us, end_us))
-    with _told_as_usage("--max-size"):
-        max_file_size = values.parse_size(max_size) if max_size else 0
-    from vx.cli.export import Order, archive_options
+    from vx.cli.export import Order
 
-    options = archive_options(
-        origins,
-        storage=storage,
-        start_us=start_us,
-        end_us=end_us,
-        comment=comment,
-        container=container,
-        reject_audio=no_audio,
-        max_file_size=max_file_size,
-    )
-    span = f"{values.show_time(start_us)} to {values.show_time(end_us)} ({values.show_duration(end_us - start_us)})"
-    order = Order(options, start_us, end_us, folder, force, keep, call.server_option)
-    _export(call, order, f"{span} of {', '.join(origins)}")
+    order = Order(clip.options, clip.start_us, clip.end_us, folder, force, keep, call.server_option)
+    _export(call, order, clip.understood)
+
+
+@vx.command(
+    epilog=_TIMES
+    + """
+\b
+Example:
+  vx estimate --camera Server1/DeviceIpint.1 --start -1d --end now
+"""
+)
+@_clip_command
+def estimate(call: _Call, clip: _Clip) -> None:
+    """Show what an export would find and take, without starting it.
+
+    What is recorded and what is missing, whether it will be copied or encoded and why, the size to expect, and whether
+    the server would take it now.
+    """
+    from vx.cli.report import print_json
+    from vx.cli.told import estimate_document, estimate_lines
+
+    async def work(client: Client, report: Report) -> Any:
+        report.say(clip.understood)
+        return await client.estimate(clip.options)
+
+    answer = call.run(work)
+    if call.as_json:
+        print_json(estimate_document(answer))
+    else:
+        click.echo("\n".join(estimate_lines(answer)))
 
 
 @vx.command(
@@ -430,7 +483,7 @@ def sessions(call: _Call) -> None:
 @click.argument("session_id", metavar="ID")
 @_client_command
 def state(call: _Call, session_id: str) -> None:
-    """Show a session and its files.
+    """Show a session, its files, how far it is and what became of each camera.
 
     Asking makes the server keep the files for another while.
     """
@@ -448,14 +501,19 @@ def stop(call: _Call, session_id: str) -> None:
     _show_state(call, session_id, lambda client, report: client.stop(session_id))
 
 
-def _show_state(call: _Call, session_id: str, ask: Callable[[Client, Report], Awaitable[Any]]) -> None:
+def _show_state(call: _Call, session_id: str, ask: Callable[[Client, Report], Awaitable[mmexport.State]]) -> None:
     from vx.cli.report import print_json, state_document, state_lines
+    from vx.cli.told import report_document, report_lines
 
-    answer = call.run(ask)
+    async def work(client: Client, report: Report) -> tuple[mmexport.State, v1.Report | None]:
+        return await ask(client, report), await client.report(session_id)
+
+    answer, told = call.run(work)
     if call.as_json:
-        print_json(state_document(session_id, answer))
+        document = state_document(session_id, answer)
+        print_json(document if told is None else {**document, "report": report_document(told)})
     else:
-        click.echo("\n".join(state_lines(session_id, answer)))
+        click.echo("\n".join([*state_lines(session_id, answer), *(report_lines(told) if told else [])]))
 
 
 @vx.command()

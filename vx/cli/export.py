@@ -12,6 +12,7 @@ from typing import Any, Literal
 from vx.cli.client import Backoff, Client, ClientError, Exit
 from vx.cli.download import Moved, download
 from vx.cli.report import Advance, Report, file_document, file_line, state_name
+from vx.cli.told import failures, progress_note
 from vx.cli.values import local_names, plain, show_size, show_wire_time
 from vx.rpc.generated.axxonsoft.bl import mmexport
 from vx.timestamps import format_timestamp, parse_timestamp
@@ -93,13 +94,25 @@ async def export(client: Client, order: Order, report: Report) -> dict[str, Any]
     except ClientError as error:
         # Another try can have them: the session must not go.
         raise ClientError(f"{error}; {kept}", error.status, code=error.code) from None
+    told = await client.until_it_works(lambda: client.report(session_id), Backoff())
     if not order.keep:
         await client.until_it_works(lambda: client.destroy(session_id), Backoff())
-    document = {"session_id": session_id, "succeeded": state.result.succeeded, "kept": order.keep, "files": saved}
+    reason = "" if told is None else told.reason
+    document = {
+        "session_id": session_id,
+        "succeeded": state.result.succeeded,
+        "reason": reason,
+        "kept": order.keep,
+        "files": saved,
+    }
     if not files:
-        raise ClientError("the export wrote nothing: perhaps nothing was recorded at that time", document=document)
+        text = f"the export wrote nothing: {reason or 'perhaps nothing was recorded at that time'}"
+        raise ClientError(text, document=document)
     if not state.result.succeeded:
-        raise ClientError("the export failed on the server; the files hold what it could write", document=document)
+        text = f"the export failed on the server{f' ({reason})' if reason else ''}; the files hold what it could write"
+        raise ClientError(text, document=document)
+    for failure in failures(told) if told is not None else []:
+        report.warn(failure)
     return document
 
 
@@ -167,7 +180,11 @@ async def _follow(client: Client, session_id: str, order: Order, report: Report)
                 require_completed(session_id, state)
                 advance(span_s, show_wire_time(state.last_frame_timestamp))
                 return state
-            advance(_done_s(state, order), show_wire_time(state.last_frame_timestamp))
+            told = await client.until_it_works(lambda: client.report(session_id), backoff) if report.has_bars else None
+            if told is None:
+                advance(_done_s(state, order), show_wire_time(state.last_frame_timestamp))
+            else:
+                advance(span_s * told.percent / 100, progress_note(told))
             await client.pause(poll_s)
             poll_s = min(poll_s * 1.5, LONGEST_POLL_S)
 

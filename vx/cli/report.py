@@ -24,6 +24,11 @@ class Report:
         self._quiet = quiet
         self._bars = terminal and not quiet
 
+    @property
+    def has_bars(self) -> bool:
+        """`progress` shows something."""
+        return self._bars
+
     def say(self, text: str) -> None:
         """Tell a person how it goes."""
         if not self._quiet:
