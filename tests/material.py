@@ -9,21 +9,23 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import shutil
 import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tools.make_recordings import Form, encode
-from vx.jobs import Ended, Event, FileDone, Gap, Job, Note, Source, SourceEnded
+from vx.jobs import Container, Ended, Event, FileDone, Gap, Job, Note, Source, SourceEnded
 from vx.media.export import run
 from vx.timestamps import describe_range
+from vx.virtual import MADE, Pieces, read_description
 
 BLOCK = 16
 BITS = 16
@@ -155,6 +157,15 @@ def real_footage(name: str) -> Path:
     return path
 
 
+Target = Literal["mp4", "mkv", "virtual"]
+"""What a clip is to be: a container that it is copied into, or MP4 served from the recordings."""
+
+
+def container_of(target: Target) -> Container:
+    """Of the result."""
+    return "mp4" if target == "virtual" else target
+
+
 @dataclass
 class FakeLink:
     """A worker's link that remembers all events; `on_event` may act on one, in the thread that sends it."""
@@ -208,6 +219,8 @@ class Outcome:
     ended: Ended
     link: FakeLink
     folder: Path
+    served: list[str] = field(default_factory=list)
+    """The results that were virtual."""
 
     @property
     def files(self) -> list[Path]:
@@ -222,9 +235,29 @@ class Outcome:
 
 
 def do(job: Job, link: FakeLink | None = None) -> Outcome:
-    """Run a job in this process."""
+    """Run a job in this process. A virtual result becomes the file that a client would get."""
     link = link or FakeLink()
-    return Outcome(run(job, link), link, Path(job.folder))
+    outcome = Outcome(run(job, link), link, Path(job.folder))
+    for path in outcome.files:
+        if path.is_dir():
+            data = virtual_bytes(path)
+            shutil.rmtree(path)
+            path.write_bytes(data)
+            outcome.served.append(path.name)
+    return outcome
+
+
+def virtual_bytes(path: Path) -> bytes:
+    """All bytes of a virtual result, read as simply as can be."""
+    with (path / MADE).open("rb") as made:
+        description = read_description(made.fileno())
+    origins = [path / MADE, *(path / each.lease if each.lease else Path(each.path) for each in description.origins)]
+    parts = []
+    for number, offset, length in Pieces.of(description).find(0, description.size):
+        with origins[number].open("rb") as origin:
+            origin.seek(offset)
+            parts.append(origin.read(length))
+    return b"".join(parts)
 
 
 def source(pattern: Path | str, name: str = "Entrance", timezone: str = "UTC") -> Source:

@@ -24,7 +24,13 @@ class ScatteredSource:
         self._fd = fd
         self._runs = runs
 
-    def runs(self, offset: int, length: int) -> Iterator[Run]:
+    async def runs(self, offset: int, length: int) -> list[Run]:
+        return list(self._find(offset, length))
+
+    def verify(self) -> None:
+        pass
+
+    def _find(self, offset: int, length: int) -> Iterator[Run]:
         for start, size in self._runs:
             skip = min(offset, size)
             offset -= skip

@@ -22,11 +22,14 @@ Where things are (start with `vx.app`):
     vx.child        what runs in a worker process
     vx.jobs         what crosses that border; vx.drawing: the part of it that says what is drawn into pictures
     vx.captions     what the text in pictures and subtitles says at a moment
+    vx.mp4          MP4 as bytes: tables of samples, headers of files; pure
+    vx.virtual      results that are served from the recordings: how they lie on the disk
+    vx.leased       those results out
     vx.media        the worker's side: copies, snapshots; all of libav is here
     vx.archive      recordings in: from names of files to segments and gaps
 
 Who may know whom: rpc → access, session, download, archive; session → worker → child; child → media (in its process);
-media → archive.
+media → archive, mp4.
 Only rpc sees h2 and grpclib, only media sees av and PIL, and the files that only decide don't import trio.
 The command line is a client apart: it sees the generated messages and grpclib's asyncio channel, nothing of the server.
 """

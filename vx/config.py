@@ -389,6 +389,8 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
     """A shorter gap is always kept."""
     threads: Annotated[int, _number(int, 0, 64)] = 0
     """For each decoder and encoder; 0: one for each core, 4 at most."""
+    virtual: Annotated[str, _one_of("auto", "never")] = "auto"
+    """Whether clips that need no encoding are served from the recordings, where that can be, or always copied."""
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):

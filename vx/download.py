@@ -1,19 +1,20 @@
 """Finished files out: chunks from any index on, read once into a buffer from which they are sent.
 
-A source is asked for runs of (descriptor, offset, length) and nothing else is known of it. A run is read with
-`preadv` into a buffer that is reused: unlike a mapping of the file, that stays small, and a file that is cut short
-behind our back is an error and not a SIGBUS. Reading tries the page cache first and leaves a slow disk to a thread.
+A source is asked for runs of (descriptor, offset, length), and whether what was read is what was promised; nothing else
+is known of it. A run is read with `preadv` into a buffer that is reused: unlike a mapping of the file, that stays
+small, and a file that is cut short behind our back is an error and not a SIGBUS. Reading tries the page cache first and
+leaves a slow disk to a thread.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -34,6 +35,9 @@ _MAX_DISK_THREADS = 8
 
 Views = list[bytes | memoryview]
 
+_T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -51,8 +55,11 @@ class Source(Protocol):
     def size(self) -> int:
         """All of its bytes."""
 
-    def runs(self, offset: int, length: int) -> Iterator[Run]:
-        """Where `length` bytes from `offset` lie, in order."""
+    async def runs(self, offset: int, length: int) -> Sequence[Run]:
+        """Where `length` bytes from `offset` lie, in order; valid until the next call. VxError(DATA_LOSS)."""
+
+    def verify(self) -> None:
+        """Called when the runs have been read. VxError(DATA_LOSS) where that may not have been what was promised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +69,11 @@ class FileSource:
     fd: int
     size: int
 
-    def runs(self, offset: int, length: int) -> Iterator[Run]:
-        yield Run(self.fd, offset, length)
+    async def runs(self, offset: int, length: int) -> Sequence[Run]:
+        return (Run(self.fd, offset, length),)
+
+    def verify(self) -> None:
+        pass  # nobody but vx writes results, and a shorter file shows when it is read
 
 
 @contextmanager
@@ -150,19 +160,18 @@ async def chunks(
 
 async def _read(source: Source, offset: int, into: memoryview) -> None:
     filled = 0
-    for run in source.runs(offset, len(into)):
+    for run in await source.runs(offset, len(into)):
         done = 0
         while done < run.length:
             view = into[filled : filled + run.length - done]
             count = _read_cached(run.fd, view, run.offset + done)
             if count is None:
-                count = await trio.to_thread.run_sync(
-                    os.preadv, run.fd, [view], run.offset + done, limiter=_disk_limiter()
-                )
+                count = await in_disk_thread(os.preadv, run.fd, [view], run.offset + done)
             if count == 0:
                 raise VxError(Kind.DATA_LOSS, "the file has become shorter since it was made")
             done += count
             filled += count
+    source.verify()
 
 
 def _read_cached(fd: int, view: memoryview, offset: int) -> int | None:
@@ -177,9 +186,11 @@ def _read_cached(fd: int, view: memoryview, offset: int) -> int | None:
         raise VxError(Kind.DATA_LOSS, f"the file cannot be read any more: {error.strerror}") from None
 
 
-def _disk_limiter() -> trio.CapacityLimiter:
+async def in_disk_thread(call: Callable[[Unpack[_Args]], _T], /, *args: *_Args) -> _T:
+    """Call what may wait for a disk. Not cancellable: the descriptors and buffers that it works on stay valid."""
     try:
-        return _disk_threads.get()
+        limiter = _disk_threads.get()
     except LookupError:
-        _disk_threads.set(trio.CapacityLimiter(_MAX_DISK_THREADS))
-        return _disk_threads.get()
+        limiter = trio.CapacityLimiter(_MAX_DISK_THREADS)
+        _disk_threads.set(limiter)
+    return await trio.to_thread.run_sync(call, *args, limiter=limiter)

@@ -120,6 +120,10 @@ class ClipJob(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
     """Each file goes into a ZIP file that is encrypted by it; empty: it doesn't."""
     live: Live | None = None
     """Export what the cameras show from now on; `start_us` is now, and `end_us` is not looked at."""
+    virtual: bool = False
+    """Don't copy the recordings where that can be done without: serve the clip from them."""
+    held: int = 0
+    """So many recordings of a virtual clip the server may hold open."""
 
 
 class ExternalPicture(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,6 +54,11 @@ display_name = "Yard"
 """
 
 
+def copied(archive: Path, more: str = "") -> str:
+    """The same where every clip is copied, which takes its time."""
+    return configuration(archive, f'{more}\n[media]\nvirtual = "never"\n')
+
+
 def at(seconds: float) -> str:
     """A time of the recordings, as the contract writes it."""
     return format_timestamp(T0 + round(seconds * SECOND))
@@ -282,7 +287,7 @@ def long_archive(tmp_path: Path) -> Path:
 def test_stop_leaves_a_playable_file(
     start_server: Callable[[str], ServerProcess], stubs: Stubs, long_archive: Path, tmp_path: Path
 ) -> None:
-    client = Client(stubs, start_server(configuration(long_archive)).address)
+    client = Client(stubs, start_server(copied(long_archive)).address)
     for form in ("MP4", "MKV"):
         session_id = client.start(client.clip(at(0), at(10_800), form))
         early = client.wait_state(session_id, lambda state: state.last_frame_timestamp).last_frame_timestamp
@@ -308,7 +313,7 @@ def test_stop_leaves_a_playable_file(
 def test_a_killed_worker_fails_its_session_and_nothing_else(
     start_server: Callable[[str], ServerProcess], stubs: Stubs, long_archive: Path, tmp_path: Path
 ) -> None:
-    server = start_server(configuration(long_archive))
+    server = start_server(copied(long_archive))
     client = Client(stubs, server.address)
     session_id = client.start(client.clip(at(0), at(10_800)))
     client.wait_state(session_id, lambda state: state.last_frame_timestamp > at(60))
@@ -327,7 +332,7 @@ def test_a_killed_worker_fails_its_session_and_nothing_else(
 def test_destroy_ends_a_running_export_and_a_download(
     start_server: Callable[[str], ServerProcess], stubs: Stubs, long_archive: Path
 ) -> None:
-    server = start_server(configuration(long_archive))
+    server = start_server(copied(long_archive))
     client = Client(stubs, server.address)
     running = client.start(client.clip(at(0), at(10_800)))
     client.wait_state(running, lambda state: state.last_frame_timestamp)
@@ -350,7 +355,7 @@ def test_a_limit_on_running_sessions(
     start_server: Callable[[str], ServerProcess], stubs: Stubs, long_archive: Path
 ) -> None:
     limits = "max_running_sessions = 2\nmax_queued_sessions = 0"
-    client = Client(stubs, start_server(configuration(long_archive, limits)).address)
+    client = Client(stubs, start_server(copied(long_archive, limits)).address)
     ids = [client.start(client.clip(at(0), at(10_800))) for _ in range(2)]
     for _ in range(3):
         with refused("RESOURCE_EXHAUSTED", "2 sessions are running, and at most 2 may at a time"):
@@ -362,7 +367,7 @@ def test_a_limit_on_running_sessions(
 def test_sigterm_keeps_what_was_exported(
     start_server: Callable[[str], ServerProcess], stubs: Stubs, long_archive: Path
 ) -> None:
-    server = start_server(configuration(long_archive))
+    server = start_server(copied(long_archive))
     client = Client(stubs, server.address)
     session_id = client.start(client.clip(at(0), at(10_800)))
     client.wait_state(session_id, lambda state: state.last_frame_timestamp)
@@ -376,7 +381,7 @@ def test_sigterm_keeps_what_was_exported(
 def test_a_second_signal_ends_at_once(
     start_server: Callable[[str], ServerProcess], stubs: Stubs, long_archive: Path
 ) -> None:
-    server = start_server(configuration(long_archive))
+    server = start_server(copied(long_archive))
     client = Client(stubs, server.address)
     session_id = client.start(client.clip(at(0), at(10_800)))
     client.wait_state(session_id, lambda state: state.last_frame_timestamp)

@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import proto_reflection_descriptor_database
 
 from tests.e2e.client import CAMERA, SECOND_CAMERA, Client, refused
-from tests.e2e.test_export import NO_SESSION, archive, at, configuration, long_archive
+from tests.e2e.test_export import NO_SESSION, archive, at, configuration, copied, long_archive
 from tests.server_process import ServerProcess, started_servers
 from tests.stubs import Stubs
 
@@ -155,7 +155,7 @@ def test_a_report_says_what_became_of_each_source(client: Reporter) -> None:
 def test_a_watcher_sees_it_go_on_and_end(
     long_archive: Path, stubs: Stubs, start_server: Callable[[str], ServerProcess], tmp_path: Path
 ) -> None:
-    server = start_server(configuration(long_archive))
+    server = start_server(copied(long_archive))
     client = Reporter(stubs, server.address)
     running = client.start(client.clip(at(0), at(10_800)))
     reports = []
@@ -179,7 +179,7 @@ def test_a_watcher_sees_it_go_on_and_end(
 
     before = reports[-1]
     assert server.terminate() == 0
-    again = ServerProcess(server.state_dir.parent, configuration(long_archive))
+    again = ServerProcess(server.state_dir.parent, copied(long_archive))
     try:
         client = Reporter(stubs, again.address)
         assert client.report(running) == before  # kept over a restart

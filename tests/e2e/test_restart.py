@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from tests.e2e.client import COMPLETED, Client, refused
-from tests.e2e.test_export import archive, at, configuration, long_archive
+from tests.e2e.test_export import archive, at, configuration, copied, long_archive
 from tests.material import judge
 from tests.server_process import NotStartedError, ServerProcess
 from tests.stubs import Stubs
@@ -94,7 +94,7 @@ def test_completed_sessions_and_their_files_are_there_again(serve: Serve, archiv
 def test_a_session_that_ran_is_completed_with_what_can_be_read(
     serve: Serve, long_archive: Path, tmp_path: Path
 ) -> None:
-    server, client = serve(configuration(long_archive, "max_running_sessions = 2"))
+    server, client = serve(copied(long_archive, "max_running_sessions = 2"))
     running = [client.start(client.clip(at(0), at(10_800), form)) for form in ("MP4", "MKV")]
     waiting = client.start(client.clip(at(0), at(4)))
     for session_id in running:
@@ -102,7 +102,7 @@ def test_a_session_that_ran_is_completed_with_what_can_be_read(
     assert client.state(waiting).last_frame_timestamp == ""
     server.kill()
 
-    server, client = serve(configuration(long_archive))
+    server, client = serve(copied(long_archive))
     for session_id in (*running, waiting):
         state = client.state(session_id)
         assert state.state == COMPLETED
@@ -123,7 +123,7 @@ def sessions_of(server: ServerProcess) -> list[Path]:
 
 
 def test_a_download_goes_on_after_the_server_was_killed(serve: Serve, long_archive: Path) -> None:
-    server, client = serve(configuration(long_archive))
+    server, client = serve(copied(long_archive))
     session_id = client.start(client.clip(at(0), at(10_800)))
     client.wait_state(session_id, lambda state: state.last_frame_timestamp > at(2000))
     (file,) = client.stop(session_id).result.files
@@ -134,7 +134,7 @@ def test_a_download_goes_on_after_the_server_was_killed(serve: Serve, long_archi
     with pytest.raises(grpc.RpcError):
         received.extend(chunk.data for chunk in chunks)
 
-    _, client = serve(configuration(long_archive))
+    _, client = serve(copied(long_archive))
     received.append(client.download(session_id, file.path, 16, len(received)))
     assert b"".join(received) == whole
 
@@ -169,7 +169,7 @@ def test_a_damaged_database_is_named_and_its_results_outlive_it(serve: Serve, ar
 
 
 def test_a_state_dir_that_vanishes_ends_the_server(serve: Serve, long_archive: Path) -> None:
-    server, client = serve(configuration(long_archive))
+    server, client = serve(copied(long_archive))
     running = client.start(client.clip(at(0), at(10_800)))
     client.wait_state(running, lambda state: state.last_frame_timestamp)
     server.state_dir.rename(server.state_dir.with_name("moved"))
@@ -181,7 +181,7 @@ def test_a_state_dir_that_vanishes_ends_the_server(serve: Serve, long_archive: P
     assert "was removed or replaced while the server ran" in server.log
 
     server.state_dir.with_name("moved").rename(server.state_dir)
-    server, client = serve(configuration(long_archive))
+    server, client = serve(copied(long_archive))
     state = client.state(running)
     assert (state.state, state.result.succeeded, len(state.result.files)) == (COMPLETED, False, 1)
 
@@ -204,7 +204,7 @@ def small_disk(where: Path, options: str) -> Iterator[Path]:
 
 def test_a_full_disk_ends_the_session_and_nothing_else(serve: Serve, long_archive: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "size=64m") as disk:
-        config = configuration(long_archive, "[results]\nmin_free_gb = 0")
+        config = copied(long_archive, "[results]\nmin_free_gb = 0")
         server, client = serve(config, disk / "state")
         before = client.start(client.clip(at(0), at(4)))
         client.wait_completed(before)
@@ -247,7 +247,7 @@ def fill_up(disk: Path) -> None:
 
 def test_the_end_of_a_session_is_saved_on_a_full_disk(serve: Serve, long_archive: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "size=256m") as disk:
-        config = configuration(long_archive, "[results]\nmin_free_gb = 0")
+        config = copied(long_archive, "[results]\nmin_free_gb = 0")
         server, client = serve(config, disk / "state")
         ids = [client.start(client.clip(at(0), at(3600))) for _ in range(4)]
         for session_id in ids:
@@ -302,7 +302,7 @@ def test_a_read_only_state_dir(serve: Serve, archive: Path, tmp_path: Path) -> N
 
 
 def test_what_does_not_fit_is_refused_with_the_numbers(serve: Serve, long_archive: Path) -> None:
-    _, client = serve(configuration(long_archive, "[results]\nmax_total_gb = 0.01"))
+    _, client = serve(copied(long_archive, "[results]\nmax_total_gb = 0.01"))
     with pytest.raises(grpc.RpcError) as caught:
         client.start(client.clip(at(0), at(10_800)))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -447,7 +447,7 @@ def test_where_no_agent_is_configured_each_node_has_one(serve: Serve, archive: P
 
 
 def test_a_busy_agent_has_sessions_wait(serve: Serve, long_archive: Path, folder: Path) -> None:
-    config = configuration(long_archive, "max_queued_sessions = 1") + AGENTS.format(folder=folder)
+    config = copied(long_archive, "max_queued_sessions = 1") + AGENTS.format(folder=folder)
     _, client = serve(config)
     first = client.start(client.clip(at(0), at(10_800)))
     waiting = client.start(client.clip(at(0), at(4)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import threading
 from fractions import Fraction
@@ -13,6 +14,8 @@ from tests.material import (
     T0,
     FakeLink,
     Outcome,
+    Target,
+    container_of,
     do,
     judge,
     numbered,
@@ -23,13 +26,21 @@ from tests.material import (
     source,
 )
 from tools.make_recordings import Form, Piece, cut
-from vx.jobs import ClipJob, Container, Cut, Event, FileDone, FileOpened, PartFile, Progress, SourceEnded
+from vx.jobs import ClipJob, Cut, Event, FileDone, FileOpened, PartFile, Progress, SourceEnded
 from vx.media import reading, recording
 
 MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 KINDS = ["mp4", "fmp4", "mkv", "ts"]
-CONTAINERS: list[Container] = ["mp4", "mkv"]
-PAIRS: list[tuple[str, Container]] = [("mp4", "mkv"), ("fmp4", "mp4"), ("mkv", "mp4"), ("ts", "mkv")]
+CONTAINERS: list[Target] = ["mp4", "mkv"]
+TARGETS: list[Target] = ["mp4", "mkv", "virtual"]
+PAIRS: list[tuple[str, Target]] = [
+    ("mp4", "mkv"),
+    ("fmp4", "mp4"),
+    ("mkv", "mp4"),
+    ("ts", "mkv"),
+    ("mp4", "virtual"),
+    ("fmp4", "virtual"),
+]
 FORM = Form(audio=True)
 FORM_B = Form(audio=True, b_frames=2)
 FRAME = SECOND // 25
@@ -40,7 +51,7 @@ def clip(
     folder: Path,
     begin: float,
     end: float,
-    container: Container = "mp4",
+    target: Target = "mp4",
     *,
     link: FakeLink | None = None,
     reject_audio: bool = False,
@@ -54,32 +65,36 @@ def clip(
         sources=(source(pattern),),
         start_us=T0 + round(begin * SECOND),
         end_us=T0 + round(end * SECOND),
-        container=container,
+        container=container_of(target),
+        virtual=target == "virtual",
         comment="Grüße, 你好",
         reject_audio=reject_audio,
         max_file_size=max_file_size,
         cut=cut,
     )
-    return do(job, link)
+    made = do(job, link)
+    assert [path.name for path in made.files] == made.served or target != "virtual", made.link.notes
+    return made
 
 
 def pieces(*ranges: tuple[float, float]) -> list[Piece]:
     return [Piece(round(begin * SECOND), round(end * SECOND)) for begin, end in ranges]
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("form", [FORM, FORM_B], ids=["no-b-frames", "b-frames"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_clip_over_segments_and_a_gap(tmp_path: Path, kind: str, form: Form, container: Container) -> None:
+@pytest.mark.parametrize(
+    ("kind", "target"), [*itertools.product(KINDS, CONTAINERS), ("mp4", "virtual"), ("fmp4", "virtual")]
+)
+def test_a_clip_over_segments_and_a_gap(tmp_path: Path, kind: str, form: Form, target: Target) -> None:
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.{kind}"
     cut(numbered(form, 300), str(pattern), T0, pieces((0, 4), (4, 8), (10, 12)), kind=kind)
-    made = clip(pattern, tmp_path / "out", 2.5, 10.98, container)
+    made = clip(pattern, tmp_path / "out", 2.5, 10.98, target)
     assert made.ended.succeeded, made.ended.reason
     (done,) = made.link.done
     assert numbers(made.file) == [*range(50, 200), *range(250, 275)]
     assert (done.first_us, done.last_us) == (T0 + 50 * FRAME, T0 + 274 * FRAME)
     assert done.size == made.file.stat().st_size
-    assert done.name == f"Entrance_20260511T080002.000Z.{container}"
+    assert done.name == f"Entrance_20260511T080002.000Z.{container_of(target)}"
     judged = judge(made.file)
     expected = [(n - 50) / 25 for n in [*range(50, 200), *range(250, 275)]]
     assert judged.frames == pytest.approx(expected, abs=0.0011)
@@ -93,7 +108,7 @@ def test_a_clip_over_segments_and_a_gap(tmp_path: Path, kind: str, form: Form, c
     assert "nothing was recorded from 20260511T080008.000000 to 20260511T080010.000000" in made.link.notes
 
 
-@pytest.mark.parametrize(("kind", "container"), PAIRS)
+@pytest.mark.parametrize(("kind", "target"), PAIRS)
 @pytest.mark.parametrize(
     ("begin", "end", "first", "last"),
     [
@@ -106,11 +121,11 @@ def test_a_clip_over_segments_and_a_gap(tmp_path: Path, kind: str, form: Form, c
     ],
 )
 def test_it_starts_with_the_key_frame_before_and_ends_with_the_last_frame_needed(
-    tmp_path: Path, kind: str, container: Container, begin: float, end: float, first: int, last: int
+    tmp_path: Path, kind: str, target: Target, begin: float, end: float, first: int, last: int
 ) -> None:
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.{kind}"
     cut(numbered(FORM_B, 300), str(pattern), T0, pieces((0, 4), (4, 8), (8, 12)), kind=kind)
-    made = clip(pattern, tmp_path / "out", begin, end, container)
+    made = clip(pattern, tmp_path / "out", begin, end, target)
     found = numbers(made.file)
     wanted = [n for n in range(first, last + 1) if n < end * 25]
     assert found[: len(wanted)] == wanted
@@ -146,8 +161,8 @@ def test_sound_can_be_left_out(tmp_path: Path) -> None:
     assert [stream["codec_type"] for stream in judge(made.file).streams] == ["video"]
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_names_that_are_a_little_off_leave_no_holes_and_no_overlaps(tmp_path: Path, container: Container) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_names_that_are_a_little_off_leave_no_holes_and_no_overlaps(tmp_path: Path, target: Target) -> None:
     footage = numbered(FORM_B, 300)
     for i, off_ms in enumerate((0, 30, -40, 120, -200, 90)):
         folder = tmp_path / f"{i}"
@@ -155,7 +170,7 @@ def test_names_that_are_a_little_off_leave_no_holes_and_no_overlaps(tmp_path: Pa
         (path,) = folder.iterdir()
         (tmp_path / "rec").mkdir(exist_ok=True)
         path.rename(tmp_path / "rec" / path.name)
-    made = clip(tmp_path / "rec" / f"{MEDIAMTX}.mp4", tmp_path / "out", 0, 20, container)
+    made = clip(tmp_path / "rec" / f"{MEDIAMTX}.mp4", tmp_path / "out", 0, 20, target)
     assert numbers(made.file) == list(range(300))
     judged = judge(made.file)
     assert judged.frames == pytest.approx([n / 25 for n in range(300)], abs=0.0011)
@@ -163,34 +178,33 @@ def test_names_that_are_a_little_off_leave_no_holes_and_no_overlaps(tmp_path: Pa
     assert steps == pytest.approx([1024 / 48_000] * len(steps), abs=0.012)
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_a_clock_that_was_set_back_begins_a_new_file(tmp_path: Path, container: Container) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_clock_that_was_set_back_begins_a_new_file(tmp_path: Path, target: Target) -> None:
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
     cut(numbered(FORM_B, 100), str(pattern), T0, pieces((0, 4)))
     cut(numbered(FORM_B, 200), str(pattern), T0 - 2 * SECOND, pieces((4, 8)))
-    made = clip(pattern, tmp_path / "out", 0, 20, container)
+    made = clip(pattern, tmp_path / "out", 0, 20, target)
     assert numbers_of_all(made.files) == [list(range(100)), list(range(100, 200))]
     assert [done.first_us for done in made.link.done] == [T0, T0 + 2 * SECOND]
     assert "begins before the recording ahead of it ends" in made.link.notes
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize(
-    "other",
+    ("other", "target"),
     [
-        Form(width=336, audio=True),
-        Form(b_frames=2, audio=True),
-        Form(codec="mpeg4", audio=True),
-        Form(audio=True, options=(("profile", "high"), ("preset", "slow"))),
+        *itertools.product([Form(width=336, audio=True), Form(b_frames=2, audio=True)], TARGETS),
+        *itertools.product(
+            [Form(codec="mpeg4", audio=True), Form(audio=True, options=(("profile", "high"), ("preset", "slow")))],
+            CONTAINERS,
+        ),
     ],
-    ids=["size", "extradata", "codec", "profile"],
 )
-def test_a_segment_of_another_form_begins_a_new_file(tmp_path: Path, container: Container, other: Form) -> None:
+def test_a_segment_of_another_form_begins_a_new_file(tmp_path: Path, target: Target, other: Form) -> None:
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
     cut(numbered(FORM, 50), str(pattern), T0, pieces((0, 2)))
     cut(numbered(other, 100), str(pattern), T0, pieces((2, 4)))
     cut(numbered(FORM, 150), str(pattern), T0, pieces((4, 6)))
-    made = clip(pattern, tmp_path / "out", 0, 20, container)
+    made = clip(pattern, tmp_path / "out", 0, 20, target)
     assert numbers_of_all(made.files) == [list(range(i, i + 50)) for i in (0, 50, 100)]
     assert "a new file begins with it" in made.link.notes
 
@@ -218,15 +232,21 @@ def test_an_open_group_is_cut_where_it_can_be_decoded(tmp_path: Path) -> None:
     assert numbers(late.file, flawless=False) == list(range(75, 250))
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-@pytest.mark.parametrize(("kind", "limit"), [("mp4", 100_000), ("ts", 61_000), ("mp4", 1_000_000)])
+@pytest.mark.parametrize(
+    ("kind", "limit", "target"),
+    [
+        *((*form, target) for form in [("mp4", 100_000), ("ts", 61_000), ("mp4", 1_000_000)] for target in CONTAINERS),
+        ("mp4", 61_000, "virtual"),
+        ("fmp4", 1_000_000, "virtual"),
+    ],
+)
 def test_no_file_is_larger_and_nothing_is_lost_between_them(
-    tmp_path: Path, kind: str, container: Container, limit: int
+    tmp_path: Path, kind: str, target: Target, limit: int
 ) -> None:
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.{kind}"
     cut(numbered(FORM_B, 600), str(pattern), T0, pieces(*((i, i + 4) for i in range(0, 24, 4))), kind=kind)
-    whole = clip(pattern, tmp_path / "whole", 1, 23, container)
-    parts = clip(pattern, tmp_path / "parts", 1, 23, container, max_file_size=limit)
+    whole = clip(pattern, tmp_path / "whole", 1, 23, target)
+    parts = clip(pattern, tmp_path / "parts", 1, 23, target, max_file_size=limit)
     assert parts.ended.succeeded, parts.ended.reason
     assert numbers_in(parts.files) == list(range(25, 575))
     assert all(path.stat().st_size <= limit for path in parts.files)
@@ -239,7 +259,7 @@ def test_no_file_is_larger_and_nothing_is_lost_between_them(
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_many_small_packets_stay_below_the_limit_too(tmp_path: Path, container: Container) -> None:
+def test_many_small_packets_stay_below_the_limit_too(tmp_path: Path, container: Target) -> None:
     """The container's own bytes weigh most where a camera sends one frame in a second, and next to nothing in it."""
     form = Form(width=256, height=64, fps=Fraction(1), gop=5, audio=True)
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.mkv"
@@ -288,7 +308,7 @@ def test_events_come_in_their_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_stop_leaves_a_playable_file(tmp_path: Path, container: Container) -> None:
+def test_stop_leaves_a_playable_file(tmp_path: Path, container: Target) -> None:
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
     cut(numbered(FORM_B, 600), str(pattern), T0, pieces(*((i, i + 2) for i in range(0, 24, 2))))
     link = FakeLink()
@@ -359,11 +379,11 @@ def test_each_source_gets_its_own_file_with_a_safe_name_of_its_own(tmp_path: Pat
     assert judge(made.files[0]).tags["title"] == "Вход/../№ 1"
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_the_turn_of_a_camera_is_kept(tmp_path: Path, container: Container) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_turn_of_a_camera_is_kept(tmp_path: Path, target: Target) -> None:
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
     cut(numbered(Form(rotation=90), 25), str(pattern), T0, pieces((0, 1)))
-    made = clip(pattern, tmp_path / "out", 0, 1, container)
+    made = clip(pattern, tmp_path / "out", 0, 1, target)
     sides = [side for stream in judge(made.file).streams for side in stream.get("side_data_list", [])]
     assert [side["rotation"] for side in sides if "rotation" in side] == [90]
 
@@ -394,18 +414,18 @@ def pictures(path: Path) -> list[str]:
     return [line.rsplit(",", 1)[1].strip() for line in done.stdout.splitlines() if not line.startswith("#")]
 
 
-@pytest.mark.parametrize(("kind", "container"), PAIRS)
+@pytest.mark.parametrize(("kind", "target"), PAIRS)
 @pytest.mark.parametrize(
     "names", [f"entrance/{MEDIAMTX}.mp4", "recordings/%Y-%m-%d/%H/entrance/%M.%S.mp4"], ids=["mediamtx", "frigate"]
 )
-def test_real_footage_with_b_frames(tmp_path: Path, names: str, kind: str, container: Container) -> None:
+def test_real_footage_with_b_frames(tmp_path: Path, names: str, kind: str, target: Target) -> None:
     """Every picture of bikes.mp4, cut into a segment for each of its six GOPs, comes out as it was."""
     bikes = real_footage("bikes.mp4")
     pattern = tmp_path / "rec" / names
     begin = T0 + 59 * 60 * SECOND + 55 * SECOND  # across the hour: another directory
     segments = cut(bikes, str(pattern), begin, pieces(*((i / 10, (i + 1) / 10) for i in range(100))), kind=kind)
     assert len(segments) == 6
-    made = clip(pattern, tmp_path / "out", 3595, 3605, container)
+    made = clip(pattern, tmp_path / "out", 3595, 3605, target)
     assert made.ended.succeeded, made.ended.reason
     assert pictures(made.file) == pictures(bikes)
     (done,) = made.link.done
@@ -414,12 +434,12 @@ def test_real_footage_with_b_frames(tmp_path: Path, names: str, kind: str, conta
     assert judge(made.file).frames == pytest.approx([n / 25 for n in range(250)], abs=0.002)
 
 
-@pytest.mark.parametrize(("kind", "container"), PAIRS)
-def test_real_footage_with_sound(tmp_path: Path, kind: str, container: Container) -> None:
+@pytest.mark.parametrize(("kind", "target"), PAIRS)
+def test_real_footage_with_sound(tmp_path: Path, kind: str, target: Target) -> None:
     bunny = real_footage("bigbuckbunny.mp4")
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.{kind}"
     cut(bunny, str(pattern), T0, pieces((0, 6)), kind=kind)
-    made = clip(pattern, tmp_path / "out", 2, 4, container)
+    made = clip(pattern, tmp_path / "out", 2, 4, target)
     judged = judge(made.file)
     assert pictures(made.file) == pictures(bunny)[:100]
     assert judged.frames == pytest.approx([n / 25 for n in range(100)], abs=0.002)

@@ -35,6 +35,7 @@ CASES = {
     "h264 mp4 to mp4": Case(Form(audio=True), "mp4", "mp4"),
     "h264 ts to mkv": Case(Form(), "ts", "mkv"),
     "b-frames mp4 to mp4": Case(Form(b_frames=2, audio=True), "mp4", "mp4"),
+    "b-frames fragmented to mp4": Case(Form(b_frames=2, audio=True), "fmp4", "mp4"),
     "b-frames fragmented to mkv": Case(Form(b_frames=2), "fmp4", "mkv"),
     "b-frames mkv to mp4": Case(Form(b_frames=3, audio=True, audio_codec="libopus"), "mkv", "mp4"),
     "b-frames ts to mp4": Case(Form(b_frames=2, audio=True, audio_codec="mp2"), "ts", "mp4"),
@@ -75,13 +76,22 @@ def wanted(form: Form, begin: float, end: float) -> list[int]:
     return [n for n in range(max(0, first), min(FRAMES, last)) if form.has(n)]
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_the_very_frames(tmp_path: Path, case: Case) -> None:
+WAYS = [(name, False) for name in CASES] + [
+    (name, True) for name, case in CASES.items() if case.kind in ("mp4", "fmp4") and case.container == "mp4"
+]
+"""Copied, and served from the recordings."""
+
+
+@pytest.mark.parametrize(("name", "virtual"), WAYS)
+def test_the_very_frames(tmp_path: Path, name: str, virtual: bool) -> None:
+    case = CASES[name]
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.{case.kind}"
     pieces = [Piece(0, 4 * SECOND), Piece(4 * SECOND, 8 * SECOND)]
     cut(numbered(case.form, FRAMES), str(pattern), T0, pieces, kind=case.kind)
-    made = [clip(pattern, tmp_path / f"{i}", *ends, case.container) for i, ends in enumerate(RANGES)]
+    made = [clip(pattern, tmp_path / f"{i}", *ends, case.container, virtual=virtual) for i, ends in enumerate(RANGES)]
     assert all(each.ended.succeeded for each in made), [each.ended.reason for each in made]
+    if virtual:
+        assert all(len(each.served) == (case.exact and "mjpeg" not in case.form.codec) for each in made)
     # a key frame that isn't an IDR makes decoders complain about what came before it, and nothing worse
     found = numbers_of_all([each.file for each in made], flawless=case.exact)
     for (begin, end), each, numbers in zip(RANGES, made, found, strict=True):
@@ -99,12 +109,22 @@ def test_the_very_frames(tmp_path: Path, case: Case) -> None:
         assert done.last_us == pytest.approx(T0 + numbers[-1] * FRAME, abs=1000)
 
 
-@pytest.mark.parametrize("name", ["b-frames mp4 to mp4", "b-pyramid mkv to mkv", "h265 mp4 to mp4"])
-def test_times_and_sound_are_exact_too(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "virtual"),
+    [
+        ("b-frames mp4 to mp4", False),
+        ("b-frames mp4 to mp4", True),
+        ("b-pyramid mkv to mkv", False),
+        ("h265 mp4 to mp4", False),
+        ("h265 mp4 to mp4", True),
+    ],
+)
+def test_times_and_sound_are_exact_too(tmp_path: Path, name: str, virtual: bool) -> None:
     case = CASES[name]
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.{case.kind}"
     cut(numbered(case.form, FRAMES), str(pattern), T0, [Piece(0, 8 * SECOND)], kind=case.kind)
-    made = clip(pattern, tmp_path / "out", 1.2, 3.48, case.container)
+    made = clip(pattern, tmp_path / "out", 1.2, 3.48, case.container, virtual=virtual)
+    assert len(made.served) == virtual
     judged = judge(made.file)
     assert judged.frames == pytest.approx([n / 25 for n in range(57)], abs=0.0011)
     step = judged.sound[1] - judged.sound[0]

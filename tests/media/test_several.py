@@ -13,6 +13,8 @@ from tests.material import (
     FakeLink,
     Judged,
     Outcome,
+    Target,
+    container_of,
     do,
     judge,
     numbered,
@@ -22,12 +24,14 @@ from tests.material import (
     source,
 )
 from tools.make_recordings import Form, Piece, cut
-from vx.jobs import ClipJob, Container, Progress, Source
+from vx.jobs import ClipJob, Progress, Source
 from vx.media import muxing
 from vx.media.messages import Track
 
 MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
-CONTAINERS: list[Container] = ["mp4", "mkv"]
+CONTAINERS: list[Target] = ["mp4", "mkv"]
+TARGETS: list[Target] = ["mp4", "mkv", "virtual"]
+MP4: list[Target] = ["mp4", "virtual"]
 FORM = Form(audio=True, b_frames=2)
 OTHER = Form(gop=40)
 FRAME = SECOND // 25
@@ -45,15 +49,15 @@ def record(folder: Path, form: Form, *ranges: tuple[float, float], kind: str = "
     return pattern
 
 
-def clip(
-    folder: Path, sources: tuple[Source, ...], begin: float, end: float, container: Container, **more: Any
-) -> Outcome:
+def clip(folder: Path, sources: tuple[Source, ...], begin: float, end: float, target: Target, **more: Any) -> Outcome:
     folder.mkdir()
     ((start_us, end_us),) = us((begin, end))
     more.setdefault("discrete", False)
     link = more.pop("link", None)
-    job = ClipJob(folder=str(folder), sources=sources, start_us=start_us, end_us=end_us, container=container, **more)
-    return do(job, link)
+    more |= {"container": container_of(target), "virtual": target == "virtual"}
+    made = do(ClipJob(folder=str(folder), sources=sources, start_us=start_us, end_us=end_us, **more), link)
+    assert [path.name for path in made.files] == made.served or target != "virtual", made.link.notes
+    return made
 
 
 def masked(pattern: Path, *ranges: tuple[float, float], **more: Any) -> Source:
@@ -78,31 +82,32 @@ def times(judged: Judged, track: int) -> list[float]:
     return judged.tracks[track]
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_two_cameras_are_tracks_on_one_clock(tmp_path: Path, container: Container) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_two_cameras_are_tracks_on_one_clock(tmp_path: Path, target: Target) -> None:
     one = record(tmp_path / "one", FORM, (0, 4), (4, 8), (10, 14))
     other = record(tmp_path / "other", OTHER, (0, 19.2))
-    made = clip(tmp_path / "out", (source(one, "Entrance"), source(other, "Yard")), 2.2, 12.6, container)
+    made = clip(tmp_path / "out", (source(one, "Entrance"), source(other, "Yard")), 2.2, 12.6, target)
     assert made.ended.succeeded, made.ended.reason
     assert tracks(made.file, 2) == [[*range(55, 200), *range(250, 315)], list(range(55, 315))]
     judged = judge(made.file)
     assert [stream["codec_type"] for stream in judged.streams] == ["video", "audio", "video"]
-    title = "title" if container == "mkv" else "handler_name"
+    title = "title" if target == "mkv" else "handler_name"
     assert [stream["tags"][title] for stream in judged.streams] == ["Entrance", "Entrance", "Yard"]
     assert judged.tags["title"] == "Entrance, Yard"
     assert times(judged, 0) == pytest.approx([(n - 55) / 25 for n in (*range(55, 200), *range(250, 315))], abs=0.0011)
     assert times(judged, 2) == pytest.approx([(n - 55) / 25 for n in range(55, 315)], abs=0.0011)
     (done,) = made.link.done
     assert (done.first_us, done.last_us) == (T0 + 55 * FRAME, T0 + 314 * FRAME)
-    assert done.name == f"Entrance_Yard_20260511T080002.200Z.{container}"
+    assert done.name == f"Entrance_Yard_20260511T080002.200Z.{container_of(target)}"
 
 
-def test_a_camera_that_begins_later_and_one_that_recorded_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", MP4)
+def test_a_camera_that_begins_later_and_one_that_recorded_nothing(tmp_path: Path, target: Target) -> None:
     one = record(tmp_path / "one", FORM, (0, 4), (4, 8))
     other = record(tmp_path / "other", FORM, (4, 8))
     none = tmp_path / "none" / f"{MEDIAMTX}.mp4"
     sources = (source(none, "None"), source(one, "Entrance"), source(other, "Yard"))
-    made = clip(tmp_path / "out", sources, 1, 7, "mp4")
+    made = clip(tmp_path / "out", sources, 1, 7, target)
     assert tracks(made.file, 2) == [list(range(25, 175)), list(range(100, 175))]
     judged = judge(made.file)
     assert times(judged, 2)[0] == pytest.approx(3, abs=0.001)
@@ -111,7 +116,7 @@ def test_a_camera_that_begins_later_and_one_that_recorded_nothing(tmp_path: Path
 
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("limit", [0, 80_000])
-def test_a_new_form_of_one_camera_begins_a_file_for_all(tmp_path: Path, container: Container, limit: int) -> None:
+def test_a_new_form_of_one_camera_begins_a_file_for_all(tmp_path: Path, container: Target, limit: int) -> None:
     """Every file's tracks begin with key frames, and all parts together hold every frame once."""
     one = record(tmp_path / "one", FORM, (0, 4))
     record(tmp_path / "one", Form(width=336, audio=True, b_frames=2), (4, 10))
@@ -135,18 +140,19 @@ def test_a_new_form_of_one_camera_begins_a_file_for_all(tmp_path: Path, containe
         assert done.last_us - done.first_us == pytest.approx(max(judged.frames) * SECOND, abs=2000)
 
 
-def test_discrete_gives_each_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", MP4)
+def test_discrete_gives_each_its_own(tmp_path: Path, target: Target) -> None:
     one = record(tmp_path / "one", FORM, (0, 4))
     sources = (source(one, "Entrance"), source(one, "Yard"))
-    made = clip(tmp_path / "out", sources, 0, 2, "mp4", discrete=True)
+    made = clip(tmp_path / "out", sources, 0, 2, target, discrete=True)
     assert [path.name.split("_")[0] for path in made.files] == ["Entrance", "Yard"]
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_only_the_ranges_of_the_mask(tmp_path: Path, container: Container) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_only_the_ranges_of_the_mask(tmp_path: Path, target: Target) -> None:
     pattern = record(tmp_path / "rec", FORM, (0, 4), (4, 8), (8, 12))
     camera = masked(pattern, (0.4, 1.2), (3.52, 4.6), (4.8, 5.0), (9, 11.04))
-    made = clip(tmp_path / "out", (camera,), 0, 12, container)
+    made = clip(tmp_path / "out", (camera,), 0, 12, target)
     wanted = [*range(10, 30), *range(88, 115), *range(120, 125), *range(225, 276)]
     assert numbers(made.file) == wanted
     judged = judge(made.file)
@@ -156,25 +162,26 @@ def test_only_the_ranges_of_the_mask(tmp_path: Path, container: Container) -> No
     assert "nothing was recorded" not in made.link.notes
 
 
-def test_masks_of_one_source_and_the_file_without_the_others_range(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", MP4)
+def test_masks_of_one_source_and_the_file_without_the_others_range(tmp_path: Path, target: Target) -> None:
     pattern = record(tmp_path / "rec", FORM, (0, 4), (4, 8))
-    made = clip(tmp_path / "out", (masked(pattern, (1, 2), (6, 7)), source(pattern, "Yard")), 1, 7, "mp4")
+    made = clip(tmp_path / "out", (masked(pattern, (1, 2), (6, 7)), source(pattern, "Yard")), 1, 7, target)
     assert tracks(made.file, 2) == [[*range(25, 50), *range(150, 175)], list(range(25, 175))]
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_gaps_begin_new_files(tmp_path: Path, container: Container) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_gaps_begin_new_files(tmp_path: Path, target: Target) -> None:
     pattern = record(tmp_path / "rec", FORM, (0, 4), (5, 8), (12, 14))
-    made = clip(tmp_path / "out", (source(pattern),), 1.4, 13.4, container, gaps="split", gap_us=2 * SECOND)
+    made = clip(tmp_path / "out", (source(pattern),), 1.4, 13.4, target, gaps="split", gap_us=2 * SECOND)
     assert numbers_of_all(made.files) == [[*range(35, 100), *range(125, 200)], list(range(300, 335))]
     assert [done.first_us for done in made.link.done] == [T0 + 35 * FRAME, T0 + 300 * FRAME]
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_gaps_are_closed_up_and_reports_stay_true(tmp_path: Path, container: Container) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_gaps_are_closed_up_and_reports_stay_true(tmp_path: Path, target: Target) -> None:
     pattern = record(tmp_path / "rec", FORM, (0, 4), (5, 8), (12, 14))
     link = FakeLink()
-    made = clip(tmp_path / "out", (source(pattern),), 1.4, 13.4, container, gaps="close", gap_us=SECOND // 2, link=link)
+    made = clip(tmp_path / "out", (source(pattern),), 1.4, 13.4, target, gaps="close", gap_us=SECOND // 2, link=link)
     wanted = [*range(35, 100), *range(125, 200), *range(300, 335)]
     assert numbers(made.file) == wanted
     judged = judge(made.file)
@@ -196,11 +203,11 @@ def test_of_two_cameras_only_a_common_gap_is_one(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_a_clock_that_jumps_back_by_less_than_a_recording(tmp_path: Path, container: Container) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_clock_that_jumps_back_by_less_than_a_recording(tmp_path: Path, target: Target) -> None:
     pattern = record(tmp_path / "rec", FORM, (0, 4))
     record(tmp_path / "rec", FORM, (4, 8), ahead_us=2 * SECOND)
-    made = clip(tmp_path / "out", (source(pattern),), 1.2, 5, container)
+    made = clip(tmp_path / "out", (source(pattern),), 1.2, 5, target)
     assert numbers_of_all(made.files) == [list(range(30, 100)), list(range(100, 175))]
     assert [done.first_us for done in made.link.done] == [T0 + 30 * FRAME, T0 + 2 * SECOND]
 
@@ -219,22 +226,23 @@ def test_which_of_the_recordings_tracks(tmp_path: Path) -> None:
     assert "it has no track video:2" in none.link.notes
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_the_file_says_what_it_is(tmp_path: Path, container: Container) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_file_says_what_it_is(tmp_path: Path, target: Target) -> None:
     pattern = record(tmp_path / "rec", FORM, (0, 4))
     camera = masked(pattern, (1, 2), id="7")
-    made = clip(tmp_path / "out", (camera,), 1, 2, container, comment="Grüße", timezone_min=-210)
+    made = clip(tmp_path / "out", (camera,), 1, 2, target, comment="Grüße", timezone_min=-210)
     tags = judge(made.file).tags
     assert (tags["title"], tags["comment"]) == ("Entrance", "Grüße")
     assert tags["creation_time"] == "2026-05-11T08:00:01.000000Z"
     for text in (f"7 {camera.origin}", "UTC-03:30", "vx 0."):
         assert text in tags["description"]
-    if container == "mkv":
+    if target == "mkv":
         assert (tags["camera_id"], tags["time_zone"]) == (f"7 {camera.origin}", "UTC-03:30")
         assert tags["software"].startswith("vx 0.")
 
 
-def test_picture_and_sound_stay_together_over_many_gaps_and_names_that_are_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", MP4)
+def test_picture_and_sound_stay_together_over_many_gaps_and_names_that_are_off(tmp_path: Path, target: Target) -> None:
     """Forty recordings, each up to 200 ms off its name, every fifth one missing: the tone starts with the picture."""
     form = Form(width=256, height=64, audio=True)
     footage = numbered(form, 2000)
@@ -247,7 +255,7 @@ def test_picture_and_sound_stay_together_over_many_gaps_and_names_that_are_off(t
         (path,) = folder.iterdir()
         (tmp_path / "rec").mkdir(exist_ok=True)
         path.rename(tmp_path / "rec" / path.name)
-    made = clip(tmp_path / "out", (source(tmp_path / "rec" / f"{MEDIAMTX}.mp4"),), 0.52, 79, "mp4")
+    made = clip(tmp_path / "out", (source(tmp_path / "rec" / f"{MEDIAMTX}.mp4"),), 0.52, 79, target)
     judged = judge(made.file)
     stretches = gaps_between(judged.frames, 1.0)
     heard = gaps_between(judged.sound, 1.0)

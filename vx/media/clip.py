@@ -40,7 +40,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -48,7 +47,7 @@ from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings
 from vx.errors import Kind, VxError
 from vx.jobs import ClipJob, Ended, FileDone, FileOpened, Gap, Link, Note, Progress, Source, SourceEnded
-from vx.media import muxing, plan, results, salvage
+from vx.media import labels, muxing, plan, results, salvage
 from vx.media.avi import AviFile
 from vx.media.clipfile import ClipFile
 from vx.media.cutting import exact_cut
@@ -58,10 +57,9 @@ from vx.media.muxing import ResultFile
 from vx.media.plan import Budget, Join
 from vx.media.reading import Reader
 from vx.media.transcode import transcoding
-from vx.timestamps import describe_range, format_timestamp, to_datetime
+from vx.timestamps import format_timestamp
 
 PROGRESS_INTERVAL_S = 0.25
-_SOFTWARE = f"vx {version('vx')}"  # looked up here, before workers are forked: it takes milliseconds
 
 
 def export_clip(job: ClipJob, link: Link) -> Ended:
@@ -78,11 +76,7 @@ def export_clip(job: ClipJob, link: Link) -> Ended:
     if link.stopping.is_set():
         return Ended(succeeded=False, reason="stopped before anything was written")
     names = ", ".join(source.name for source in job.sources)
-    return Ended(succeeded=False, reason=f"{names}: {_nothing_recorded(job)}")
-
-
-def _nothing_recorded(job: ClipJob) -> str:
-    return f"nothing was recorded from {describe_range(job.start_us, job.end_us)}"
+    return Ended(succeeded=False, reason=f"{names}: {labels.nothing_recorded(job)}")
 
 
 def pipeline(
@@ -199,7 +193,8 @@ class Clip:
 
     def _nothing(self, lane: Lane) -> str:
         """Why nothing of a source was written."""
-        return "stopped before anything was written" if self._link.stopping.is_set() else _nothing_recorded(self._job)
+        stopped = self._link.stopping.is_set()
+        return "stopped before anything was written" if stopped else labels.nothing_recorded(self._job)
 
     def _write_ready(self) -> None:
         """Write all that the sources have to give: up to their end, or of live ones, what has come so far."""
@@ -267,8 +262,7 @@ class Clip:
         segment = chunk.segment
         if not file.can_hold(number, segment):
             if segment.placement.join is not Join.OVERLAP:
-                text = f"{segment.name}: its picture or sound is of another form; a new file begins with it"
-                self._lanes[number].warn(text)
+                self._lanes[number].warn(labels.other_form(segment.name))
             return True
         gap_us = chunk.begins_us - file.end_us
         if not file.bridges(segment, gap_us):
@@ -283,7 +277,7 @@ class Clip:
     def _tell(self, number: int, segment: Begin) -> None:
         lane = self._lanes[number]
         if segment.placement.join is Join.OVERLAP:
-            lane.warn(f"{segment.name}: it begins before the recording ahead of it ends; a new file begins with it")
+            lane.warn(labels.overlaps(segment.name))
         self._note_ends()
         if segment.placement.join is not Join.CONTIGUOUS or segment.placement.gap_us:
             lane.tell_gap(self._recorded_until_us[number], segment)
@@ -321,7 +315,7 @@ class Clip:
                     text = f"{segment.name}: {self._job.container} can't hold its video ({codec})"
                     raise VxError(Kind.UNSUPPORTED, text)
                 tracks += [(t, lane.source.name) for t in (segment.video, segment.audio) if t is not None]
-        metadata = self._metadata(first_us)
+        metadata = labels.metadata(self._job, [lane.source for lane in self._lanes], first_us)
         overhead = muxing.overhead(self._job.container, tracks, metadata, live=self._is_live)
         budget = Budget(self._job.max_file_size, overhead)
         if chunk.load is not None and not chunk.load.fits(budget):
@@ -341,22 +335,6 @@ class Clip:
     @property
     def _is_live(self) -> bool:
         return self._job.live is not None
-
-    def _metadata(self, first_us: int) -> dict[str, str]:
-        """What the file says of itself. MP4 has no tags of its own for most of it, so the description holds all."""
-        ids = [f"{lane.source.id} {lane.source.origin}".strip() for lane in self._lanes]
-        offset = self._job.timezone_min
-        zone = f"UTC{'-' if offset < 0 else '+'}{abs(offset) // 60:02}:{abs(offset) % 60:02}"
-        software = _SOFTWARE
-        tags = {
-            "title": self._name,
-            "comment": self._job.comment,
-            "creation_time": to_datetime(first_us).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "description": f"Camera: {', '.join(ids)}. Time zone: {zone}. Software: {software}.",
-        }
-        if self._job.container == "mkv":
-            tags |= {"camera_id": ", ".join(ids), "time_zone": zone, "software": software}
-        return tags
 
     def _finish_file(self) -> None:
         file = self._file

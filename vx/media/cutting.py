@@ -110,7 +110,7 @@ class _Cutter:
             if not head.wanted:
                 sound = head.wanted_sound() if head.next_key is not None else []
                 return (segment, sound) if sound else (None, [])
-            encoded, sets = _encode(segment, head.pictures, head.wanted, head.delay)
+            encoded, sets = encode_group(segment, head.pictures, head.wanted, head.delay)
         except (CannotCutError, av.FFmpegError, ValueError, IndexError) as error:
             if not head.wanted and head.next_key is None and ends_whole and not head.too_large:
                 return None, []
@@ -161,7 +161,7 @@ class _Cutter:
 
     def _ending(self, segment: Begin, tail: _Tail) -> list[TimedPacket]:
         try:
-            encoded, _ = _encode(segment, tail.pictures(), tail.wanted(), tail.delay)
+            encoded, _ = encode_group(segment, tail.pictures(), tail.wanted(), tail.delay)
         except (CannotCutError, av.FFmpegError, ValueError, IndexError) as error:
             self._note(f"{segment.name}: the clip ends a little behind its end: {error}")
             return [_restored(packet, pts, dts) for packet, pts, dts in tail.held]
@@ -183,7 +183,7 @@ class _Cutter:
             return packet
         if any(form.is_set(unit) for unit in units):
             return packet
-        return _packet(segment, form.join([*sets, *units]), packet.pts, packet.dts, packet.duration, key=True)
+        return make_packet(segment, form.join([*sets, *units]), packet.pts, packet.dts, packet.duration, key=True)
 
 
 class _Edges:
@@ -335,7 +335,7 @@ def _described(segment: Begin, sets: list[bytes]) -> Begin:
     )
 
 
-def _encode(
+def encode_group(
     segment: Begin, pictures: list[TimedPacket], wanted: dict[int, int], delay: int
 ) -> tuple[list[TimedPacket], list[bytes]]:
     """The wanted frames (pts → duration) as packets of a group of their own, and their parameter sets.
@@ -359,7 +359,7 @@ def _encode(
             if packet.is_keyframe and not sets:
                 sets.extend(unit for unit in units if form.is_set(unit))
             packets.append(
-                _packet(segment, form.join(units), pts, pts - delay, wanted[pts], key=bool(packet.is_keyframe))
+                make_packet(segment, form.join(units), pts, pts - delay, wanted[pts], key=bool(packet.is_keyframe))
             )
 
     for frame in _decode(video, pictures):
@@ -417,7 +417,7 @@ def _encoder(codec: str, frame: VideoFrame, segment: Begin, taken: set[int]) -> 
     return encoder  # type: ignore[no-any-return]
 
 
-def _packet(segment: Begin, data: bytes, pts: int, dts: int, duration: int, *, key: bool) -> TimedPacket:
+def make_packet(segment: Begin, data: bytes, pts: int, dts: int, duration: int, *, key: bool) -> TimedPacket:
     packet: Any = Packet(data)
     packet.pts, packet.dts, packet.duration = pts, dts, duration
     base = segment.video.time_base

@@ -12,6 +12,7 @@ from vx.media.livesnapshot import export_live_snapshots
 from vx.media.probe import probe
 from vx.media.salvage import salvage
 from vx.media.snapshot import export_snapshots
+from vx.media.virtual.export import export_virtual
 
 Image.preinit()  # here, before workers are forked: saving a picture does that, and it takes as long as the rest of it
 
@@ -24,7 +25,10 @@ def run(job: Job, link: Link) -> Ended:
     """
     try:
         if isinstance(job, ClipJob):
-            return export_clip(job, link) if job.live is None else export_live_clip(job, link)
+            if job.live is not None:
+                return export_live_clip(job, link)
+            ended = export_virtual(job, link) if job.virtual else None
+            return ended or export_clip(job, link)
         if isinstance(job, SnapshotJob):
             return export_snapshots(job, link) if job.live is None else export_live_snapshots(job, link)
         if isinstance(job, ProbeJob):

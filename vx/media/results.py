@@ -84,14 +84,19 @@ def complete(folder: str, part: PartFile) -> int:
             os.fsync(file.fileno())
             size = os.fstat(file.fileno()).st_size
         source.rename(target)
-        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_folder(folder)
     except OSError as error:
         raise write_error(part.name, error) from error
     return size
+
+
+def sync_folder(folder: str) -> None:
+    """Have the names in it on the disk. OSError."""
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def discard(folder: str, part: PartFile) -> None:

@@ -85,6 +85,10 @@ def parse_options(options: Options, config: Config) -> ExportRequest:
         job = msgspec.structs.replace(job, timezone_min=timezone_min)
     agent = _agent(options, cameras, config)
     delivery, field = _delivery(options, common, agent, config)
+    if isinstance(job, ClipJob):
+        # an agent that stores the results for good stores files
+        virtual = config.media.virtual == "auto" and job.container == "mp4" and delivery is None
+        job = msgspec.structs.replace(job, virtual=virtual)
     return ExportRequest(
         job=job,
         options=bytes(options),

@@ -9,8 +9,9 @@ from typing import Any
 
 from vx import model
 from vx.config import Config
-from vx.download import begun, chunks, open_file
+from vx.download import begun, chunks
 from vx.errors import Kind, VxError
+from vx.leased import open_result
 from vx.rpc.calls import Readers, StreamsResponses, current_call
 from vx.rpc.codec import Bulk, Encoded, bytes_field, encode_varint, message_prefix, number_field, text_field
 from vx.rpc.generated.axxonsoft.bl.mmexport import (
@@ -96,7 +97,7 @@ class ExportService(StreamsResponses, ExportServiceBase):
                 call.caller,
                 on_lost=lambda: call.abort(destroyed),
             ) as lease,
-            open_file(lease.path, lease.size) as source,
+            open_result(lease.path, lease.size) as source,
         ):
             first = download_file_request.start_from_chunk_index
             detail = f"{download_file_request.file_path} from byte {first * chunk_kb * 1024}"

@@ -11,11 +11,12 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vx.jobs import PartFile
 from vx.model import Record, ResultFile, State
+from vx.virtual import MADE, read_description
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,14 @@ def remove(folder: Path) -> None:
 def remove_files(folder: Path, names: list[str]) -> None:
     """Delete some files of a session; as `remove`."""
     for name in names:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():  # a virtual result, or what was to become one
+            remove(path)
+            continue
         try:
-            (folder / name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         except OSError as error:
-            log.warning("cannot remove %s: %s", folder / name, error)
+            log.warning("cannot remove %s: %s", path, error)
 
 
 def sweep(root: Path, known: Mapping[str, Record]) -> None:
@@ -75,7 +80,7 @@ def sweep(root: Path, known: Mapping[str, Record]) -> None:
                 remove_files(folder, stray)
     for record in known.values():
         for file in record.files:
-            if not file.path and _size(root / record.id / file.id) != file.size:
+            if not file.path and result_size(root / record.id / file.id) != file.size:
                 log.error("session %s: its file %s is not what it was: gone, or cut short", record.id, file.id)
 
 
@@ -101,6 +106,29 @@ def wait_unused(folder: Path) -> None:
 def sizes(folders: Mapping[str, Path]) -> dict[str, int]:
     """Bytes in each folder; 0 for one that cannot be looked at."""
     return {key: _content(folder) for key, folder in folders.items()}
+
+
+def result_size(path: Path) -> int | None:
+    """The size of a result, be it a file or virtual; None where it is gone."""
+    try:
+        if not path.is_dir() or path.is_symlink():
+            return path.lstat().st_size
+        fd = os.open(path / MADE, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return read_description(fd).size
+        finally:
+            os.close(fd)
+    except (OSError, ValueError):
+        return None
+
+
+def taken(folder: Path, files: Sequence[ResultFile]) -> int:
+    """Bytes that these results take on the disk: of a virtual one only what was made for it."""
+    return sum(_taken(folder / file.id, file.size) for file in files if not file.path)
+
+
+def _taken(path: Path, size: int) -> int:
+    return (_size(path / MADE) or 0) if path.is_dir() else size
 
 
 def _content(folder: Path) -> int:

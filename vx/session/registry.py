@@ -315,7 +315,7 @@ class Registry:
             log.warning("session %s failed: %s", record.id, ended.reason)
         session.record = record
         self._turns.leave(record.id)
-        self._budget.settle(record.id, sum(file.size for file in record.files if not file.path))
+        self._budget.settle(record.id, await self._in_thread(folders.taken, session.folder, record.files))
         session.completed.set()
         self._touch(session)
         self._grant_turns()
@@ -475,7 +475,7 @@ class Registry:
                 interrupted.append(session)
                 continue
             session.completed.set()
-            self._budget.settle(record.id, sum(file.size for file in record.files if not file.path))
+            self._budget.settle(record.id, await self._in_thread(folders.taken, session.folder, record.files))
             self._touch(session)
             if record.state is State.REMOVED:
                 left_s = recovery.seconds_left(record, self._lifetimes.removed, self._now_us())

@@ -1,0 +1,42 @@
+"""What is said of a clip: in its file, and in the log while it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from vx.jobs import ClipJob, Source
+from vx.timestamps import describe_range, to_datetime
+
+_SOFTWARE = f"vx {version('vx')}"  # looked up here, before workers are forked: it takes milliseconds
+
+
+def metadata(job: ClipJob, sources: Sequence[Source], first_us: int) -> dict[str, str]:
+    """What the file says of itself. MP4 has no tags of its own for most of it, so the description holds all."""
+    ids = [f"{source.id} {source.origin}".strip() for source in sources]
+    offset = job.timezone_min
+    zone = f"UTC{'-' if offset < 0 else '+'}{abs(offset) // 60:02}:{abs(offset) % 60:02}"
+    tags = {
+        "title": ", ".join(source.name for source in sources),
+        "comment": job.comment,
+        "creation_time": to_datetime(first_us).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "description": f"Camera: {', '.join(ids)}. Time zone: {zone}. Software: {_SOFTWARE}.",
+    }
+    if job.container == "mkv":
+        tags |= {"camera_id": ", ".join(ids), "time_zone": zone, "software": _SOFTWARE}
+    return tags
+
+
+def overlaps(name: str) -> str:
+    """Of a recording."""
+    return f"{name}: it begins before the recording ahead of it ends; a new file begins with it"
+
+
+def other_form(name: str) -> str:
+    """Of a recording."""
+    return f"{name}: its picture or sound is of another form; a new file begins with it"
+
+
+def nothing_recorded(job: ClipJob) -> str:
+    """Of a source, or of all."""
+    return f"nothing was recorded from {describe_range(job.start_us, job.end_us)}"

@@ -1,0 +1,329 @@
+"""From stretches to files: tracks on one clock, limits of size, the order of the bytes. Pure.
+
+A file's clock is 0 at its first picture and follows the wall clock, except for gaps that are closed up. Where nothing
+was recorded, the last sample ahead of it lasts until the next one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vx.media import plan
+from vx.media.plan import Join
+from vx.media.virtual.stretches import CopyInsteadError, Form, Origin, Stretch, Take
+from vx.mp4.build import TrackTables, build_header
+from vx.mp4.tables import Samples, compress, extend, replace_last
+
+_TAIL = 64
+_MOST_TICKS = 1 << 31
+"""Of one sample; beyond that libav reads a negative number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of a result: of a recording, or (None) of what was made."""
+
+    origin: Origin | None
+    offset: int
+    length: int
+
+
+@dataclass(slots=True)
+class VirtualFile:
+    """A result: what was made for it, beginning with its header, and where all of its bytes lie, in their order."""
+
+    first_us: int
+    last_us: int
+    made: list[bytes]
+    pieces: list[Piece]
+    size: int
+
+
+Tags = Callable[[int], Mapping[str, str]]
+"""What a file says of itself, given when it begins."""
+
+
+class _Line:
+    """A track under construction. Its times are ticks of the file's clock."""
+
+    def __init__(self, handler: bytes, name: str, form: Form) -> None:
+        self.form = form
+        self.base = form.base
+        self.samples = Samples()
+        self.last_shown = 0
+        self.shown_until = 0
+        self.offsets = array("Q")
+        self.chunks: list[int] = []
+        self._handler = handler
+        self._name = name
+        self._last = 0
+        self._first_shown = 0
+
+    def append(self, more: Samples, start: int) -> None:
+        """The next samples, the first of which is decoded at `start`, or as soon as that can be."""
+        samples = self.samples
+        more = dataclasses.replace(more, start=start)
+        if len(samples):
+            if start <= self._last:
+                more = _pushed(more, self._last)
+            replace_last(samples.deltas, more.start - self._last)
+        else:
+            samples.start = start
+            self._first_shown = min(more.slice(0, min(_TAIL, len(more))).shown())
+        known = len(samples)
+        samples.keys.extend(known + key for key in more.keys) if known else samples.keys.extend(more.keys)
+        samples.sizes.extend(more.sizes)
+        extend(samples.deltas, more.deltas)
+        extend(samples.shifts, more.shifts)
+        self._last = more.last
+        tail = more.slice(max(0, len(more) - _TAIL), len(more))
+        shown = tail.shown()
+        lasting = (value for count, value in tail.deltas for _ in range(count))
+        self.last_shown = max(self.last_shown, *shown)
+        self.shown_until = max(self.shown_until, *(at + lasts for at, lasts in zip(shown, lasting, strict=True)))
+
+    def tables(self) -> TrackTables:
+        """What the header says of the track."""
+        samples, form = self.samples, self.form
+        pictures = self._handler == b"vide"
+        start, deltas, delay = samples.start, samples.deltas, self._first_shown
+        if delay < 0:
+            # sound that begins a moment ahead of the picture: the rest stays where it is
+            (_, first), *_ = deltas
+            deltas = []
+            extend(deltas, [(1, first + delay), (samples.deltas[0][0] - 1, first), *samples.deltas[1:]])
+            start = delay = 0
+        if any(delta >= _MOST_TICKS for _, delta in deltas):
+            raise CopyInsteadError("a gap is too long for one sample")
+        return TrackTables(
+            handler=self._handler,
+            name=self._name,
+            timescale=form.timescale,
+            entry=form.description.entry,
+            matrix=form.matrix,
+            size=form.size,
+            delay=delay,
+            sizes=samples.sizes,
+            deltas=deltas,
+            shifts=[(count, shift + start - delay) for count, shift in samples.shifts],
+            keys=samples.keys if pictures else None,
+            chunk_samples=compress(self.chunks),
+            chunk_offsets=self.offsets,
+        )
+
+
+def _pushed(samples: Samples, after: int) -> Samples:
+    """The samples decoded behind `after`, and shown no earlier than that."""
+    decoded, shown = samples.decoded(), samples.shown()
+    lasts = samples.deltas[-1][1]
+    for i, at in enumerate(decoded):
+        after = decoded[i] = max(at, after + 1)
+        shown[i] = max(shown[i], after)
+    steps = [later - at for at, later in itertools.pairwise(decoded)]
+    return dataclasses.replace(
+        samples,
+        start=decoded[0],
+        deltas=compress([*steps, lasts]),
+        shifts=compress(at - when for at, when in zip(shown, decoded, strict=True)),
+    )
+
+
+@dataclass(slots=True)
+class _Item:
+    """Bytes that go into the file in one go."""
+
+    line: _Line
+    origin: Origin | None
+    offset: int
+    length: int
+    samples: int
+    lead: tuple[int, int] | None = None
+    """Place and length of what was made and stands in front of them."""
+    at_us: int = 0
+    """About when they are shown; by that the tracks of several sources are interleaved."""
+
+
+@dataclass(slots=True)
+class _Source:
+    """One source's tracks in the file."""
+
+    video: _Line
+    audio: _Line | None
+    items: list[_Item] = field(default_factory=list)
+
+
+class FileBuilder:
+    """A file of some sources under construction."""
+
+    def __init__(self, sources: Sequence[tuple[str, Stretch | None]], first_us: int) -> None:
+        """`sources`: each one's name and the stretch that it begins with; None: it has nothing to give.
+
+        `first_us` is when the first picture of all is shown.
+        """
+        self.first_us = first_us
+        self._closed_us = 0
+        self._made: list[bytes] = []
+        self._made_size = 0
+        self._sources: list[_Source | None] = []
+        for name, stretch in sources:
+            if stretch is None:
+                self._sources.append(None)
+                continue
+            video = _Line(b"vide", name, stretch.video)
+            audio = None if stretch.audio is None else _Line(b"soun", name, stretch.audio)
+            self._sources.append(_Source(video, audio))
+
+    @property
+    def _present(self) -> list[_Source]:
+        return [source for source in self._sources if source is not None]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it holds anything yet."""
+        return any(len(source.video.samples) for source in self._present)
+
+    def to_clip(self, file_us: int) -> int:
+        """The wall time of a time of the file that is not before the last gap that was closed."""
+        return self.first_us + self._closed_us + file_us
+
+    @property
+    def last_us(self) -> int:
+        """The wall time of the last frame shown."""
+        return self.to_clip(max(source.video.base.us(source.video.last_shown) for source in self._present))
+
+    @property
+    def end_us(self) -> int:
+        """Up to when it is shown."""
+        return self.to_clip(max(source.video.base.us(source.video.shown_until) for source in self._present))
+
+    def shown_until_us(self, number: int) -> int:
+        """Up to when the last frame of a source is shown."""
+        source = self._sources[number]
+        assert source is not None, "nothing was asked of a source that has nothing"
+        return self.to_clip(source.video.base.us(source.video.shown_until))
+
+    def can_hold(self, number: int, stretch: Stretch) -> bool:
+        """Whether the tracks of this source can go on with this stretch."""
+        source = self._sources[number]
+        if source is None or stretch.placement.join is Join.OVERLAP or stretch.video != source.video.form:
+            return False
+        if stretch.audio is None:
+            return True
+        return source.audio is not None and stretch.audio == source.audio.form
+
+    def close_gap(self, gap_us: int) -> None:
+        """Nothing was recorded for so long; what comes next follows at once."""
+        self._closed_us += gap_us
+
+    def add(self, number: int, stretch: Stretch) -> None:
+        """The next stretch of a source."""
+        source = self._sources[number]
+        assert source is not None, "it was opened with a stretch"
+        later_us = stretch.placement.origin_us - self.first_us - self._closed_us
+        made_first: list[_Item] = []
+        recorded: list[_Item] = []
+        made_last: list[_Item] = []
+        offset = source.video.base.ticks(later_us)
+        for take in stretch.pictures:
+            source.video.append(take.samples, take.samples.start + offset)
+            if take.origin is None:
+                where = made_last if recorded else made_first
+                where += self._items(source.video, take)
+            else:
+                recorded += self._items(source.video, take)
+        if stretch.sound is not None and source.audio is not None:
+            sound = _fitting(stretch.sound.samples, source.audio, source.audio.base.ticks(later_us))
+            if sound is not None:
+                source.audio.append(sound, sound.start)
+                recorded += self._items(source.audio, dataclasses.replace(stretch.sound, samples=sound))
+        recorded.sort(key=_place)
+        items = [*made_first, *recorded, *made_last]
+        begin_us, end_us = stretch.placement.origin_us, self.shown_until_us(number)
+        for i, item in enumerate(items):
+            item.at_us = begin_us + (end_us - begin_us) * i // len(items)
+        source.items += items
+
+    def _items(self, line: _Line, take: Take) -> Iterator[_Item]:
+        lead = None
+        if take.made:
+            lead = self._made_size, len(take.made)
+            self._made.append(take.made)
+            self._made_size += len(take.made)
+        if take.origin is None:
+            assert lead is not None, "what was made has bytes"
+            yield _Item(line, None, *lead, len(take.samples))
+            return
+        for offset, length, samples in take.samples.chunks:
+            yield _Item(line, take.origin, offset, length, samples, lead)
+            if lead is not None:
+                line.samples.sizes[len(line.samples) - len(take.samples)] += lead[1]
+                lead = None
+
+    def finish(self, tags: Tags) -> VirtualFile:
+        """The file as it is now. Nothing can be added any more."""
+        present = self._present
+        if len(present) == 1:
+            items = present[0].items
+        else:
+            items = sorted((item for source in present for item in source.items), key=lambda item: item.at_us)
+        pieces: list[Piece] = []
+        at = 0
+        for item in items:
+            item.line.offsets.append(at)
+            item.line.chunks.append(item.samples)
+            if item.lead is not None:
+                pieces.append(Piece(None, *item.lead))
+                at += item.lead[1]
+            pieces.append(Piece(item.origin, item.offset, item.length))
+            at += item.length
+        lines = [line for source in present for line in (source.video, source.audio) if line is not None]
+        tables = [line.tables() for line in lines if len(line.samples)]
+        try:
+            header = build_header(tables, at, created_us=self.first_us, tags=tags(self.first_us))
+        except OverflowError:
+            raise CopyInsteadError("its times are too large for one file") from None
+        behind = len(header)
+        return VirtualFile(
+            first_us=self.first_us,
+            last_us=self.last_us,
+            made=[header, *self._made],
+            pieces=[
+                Piece(None, 0, behind),
+                *(p if p.origin is not None else Piece(None, p.offset + behind, p.length) for p in pieces),
+            ],
+            size=behind + at,
+        )
+
+
+def _place(item: _Item) -> int:
+    return item.offset
+
+
+def _fitting(samples: Samples, line: _Line, offset: int) -> Samples | None:
+    """The sound that wasn't heard yet, where it goes in the track; None where there is none.
+
+    By the rule of `plan.audio_pts`. What follows the first sample that is moved a little is moved along.
+    """
+    start = samples.start + offset
+    lasts = samples.deltas[0][1]
+    if not len(line.samples):
+        # what begins before the file does is left out
+        first = samples.find(-(lasts // 8) - offset)
+        if first >= len(samples):
+            return None
+        samples = samples.slice(first, len(samples))
+        return dataclasses.replace(samples, start=samples.start + offset)
+    heard_until = line.shown_until
+    first = 0
+    moved: int | None = plan.audio_pts(start, lasts, heard_until)
+    while moved is None:
+        first += 1
+        if first >= len(samples):
+            return None
+        start = samples.decoded_at(first) + offset
+        moved = plan.audio_pts(start, lasts, heard_until)
+    return dataclasses.replace(samples.slice(first, len(samples)), start=moved)

@@ -1,0 +1,191 @@
+"""The header of a new file over samples that lie elsewhere: ftyp, moov, and the head of one mdat.
+
+The table comes first, so that the file plays while it is downloaded. Offsets and the mdat's size have 64 bits always,
+so that how long the header is depends on no offset. There are no edit lists but an empty one for a track that begins
+later than the file: what is hidden by an edit list, some players show. Pictures that are stored in another order than
+shown have signed shifts instead (ctts version 1), so that the first one is shown at 0.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vx.mp4.boxes import make, make_full
+from vx.mp4.movie import UPRIGHT
+from vx.mp4.tables import Runs, to_big_endian, total
+
+MOVIE_SCALE = 90_000
+"""Ticks a second of what is said of the movie as a whole."""
+_MDAT_HEAD = 16
+_EPOCH_S = 2_082_844_800
+"""From 1904, where MP4 begins to count, to 1970."""
+_UNDETERMINED = 0x55C4
+"""`und`, packed."""
+_MEDIA_HEADERS = {
+    b"vide": make_full(b"vmhd", 0, 1, bytes(8)),
+    b"soun": make_full(b"smhd", 0, 0, bytes(4)),
+    b"sbtl": make_full(b"nmhd", 0, 0),
+}
+_DATA_HERE = make(b"dinf", make_full(b"dref", 0, 0, struct.pack(">I", 1), make_full(b"url ", 0, 1)))
+_TAGS = {"title": b"\xa9nam", "comment": b"\xa9cmt", "description": b"desc"}
+_TEXT_KIND = 1
+
+
+@dataclass(slots=True)
+class TrackTables:
+    """A track of the file to be."""
+
+    handler: bytes
+    name: str
+    timescale: int
+    entry: bytes
+    """The sample description."""
+    matrix: bytes = UPRIGHT
+    size: tuple[int, int] = (0, 0)
+    delay: int = 0
+    """Ticks from the file's begin until the first sample is shown."""
+    sizes: array[int] = field(default_factory=lambda: array("I"))
+    deltas: Runs = field(default_factory=list)
+    shifts: Runs = field(default_factory=list)
+    """Of when samples are shown, against when they are decoded, counted from the first one on."""
+    keys: array[int] | None = None
+    """Numbers from 0 on; None: every sample."""
+    chunk_samples: Runs = field(default_factory=list)
+    """How many samples each chunk has."""
+    chunk_offsets: array[int] = field(default_factory=lambda: array("Q"))
+    """From the first byte of the mdat's content on."""
+
+
+def build_header(tracks: Sequence[TrackTables], payload: int, *, created_us: int, tags: Mapping[str, str]) -> bytes:
+    """All bytes ahead of the `payload` bytes of samples. `created_us` is when what it shows began."""
+    brands = [b"isom", b"iso4", b"mp42"]
+    codecs = {track.entry[4:8] for track in tracks}
+    brands += [brand for entry, brand in ((b"avc1", b"avc1"), (b"hvc1", b"hvc1")) if entry in codecs]
+    ftyp = make(b"ftyp", b"iso4", struct.pack(">I", 0x200), *brands)
+    created = created_us // 1_000_000 + _EPOCH_S
+    kinds = [track.handler for track in tracks]
+    parts = [_Track(i + 1, track, created, is_first=track.handler not in kinds[:i]) for i, track in enumerate(tracks)]
+    mvhd = _mvhd(created, max((part.duration for part in parts), default=0), len(parts) + 1)
+    udta = _udta(tags)
+    moov_size = 8 + len(mvhd) + sum(part.size for part in parts) + len(udta)
+    base = len(ftyp) + moov_size + _MDAT_HEAD
+    moov = make(b"moov", mvhd, *(part.finish(base) for part in parts), udta)
+    return b"".join((ftyp, moov, struct.pack(">I4sQ", 1, b"mdat", _MDAT_HEAD + payload)))
+
+
+class _Track:
+    """A trak box but for its offsets."""
+
+    def __init__(self, number: int, track: TrackTables, created: int, *, is_first: bool) -> None:
+        self._track = track
+        length = total(track.deltas)
+        shown = _to_movie(length, track.timescale)
+        delay = _to_movie(track.delay, track.timescale)
+        self.duration = shown + delay
+        long = _is_long(self.duration)
+        form = ">QQIIQ" if long else ">IIIII"
+        self._tkhd = make_full(
+            b"tkhd",
+            int(long),
+            3 if is_first else 2,  # in the movie; of each kind one is enabled, as libav does it
+            struct.pack(form, created, created, number, 0, self.duration),
+            struct.pack(">8xhhhH", 0, _GROUPS.get(track.handler, 0), 0x100 if track.handler == b"soun" else 0, 0),
+            track.matrix,
+            struct.pack(">II", *track.size),
+        )
+        self._edts = b""
+        if delay:
+            form = ">QqI" if long else ">IiI"
+            edits = struct.pack(form, delay, -1, 0x10000) + struct.pack(form, shown, 0, 0x10000)
+            self._edts = make(b"edts", make_full(b"elst", int(long), 0, struct.pack(">I", 2), edits))
+        long = _is_long(length)
+        form = ">QQIQHH" if long else ">IIIIHH"
+        mdhd = struct.pack(form, created, created, track.timescale, length, _UNDETERMINED, 0)
+        self._media = make_full(b"mdhd", int(long), 0, mdhd) + make_full(
+            b"hdlr", 0, 0, struct.pack(">I4s12x", 0, track.handler), track.name.encode() + b"\0"
+        )
+        self._tables = b"".join(_tables(track))
+        offsets = 16 + 8 * len(track.chunk_offsets)
+        stbl = 8 + len(self._tables) + offsets
+        self._minf = 8 + len(_MEDIA_HEADERS[track.handler]) + len(_DATA_HERE) + stbl
+        mdia = 8 + len(self._media) + self._minf
+        self.size = 8 + len(self._tkhd) + len(self._edts) + mdia
+
+    def finish(self, base: int) -> bytes:
+        """The box, given where the samples begin."""
+        offsets = self._track.chunk_offsets
+        co64 = make_full(
+            b"co64",
+            0,
+            0,
+            struct.pack(">I", len(offsets)),
+            to_big_endian(array("Q", [base + offset for offset in offsets])),
+        )
+        stbl = make(b"stbl", self._tables, co64)
+        minf = make(b"minf", _MEDIA_HEADERS[self._track.handler], _DATA_HERE, stbl)
+        return make(b"trak", self._tkhd, self._edts, make(b"mdia", self._media, minf))
+
+
+_GROUPS = {b"vide": 0, b"soun": 1, b"sbtl": 2}
+"""Tracks of one kind are alternatives for players that show one (alternate_group); pictures are not."""
+
+
+def _tables(track: TrackTables) -> list[bytes]:
+    count = len(track.sizes)
+    tables = [
+        make_full(b"stsd", 0, 0, struct.pack(">I", 1), track.entry),
+        make_full(b"stts", 0, 0, struct.pack(">I", len(track.deltas)), _pairs(track.deltas, "I")),
+    ]
+    if any(shift for _, shift in track.shifts):
+        version = int(any(shift < 0 for _, shift in track.shifts))
+        tables.append(make_full(b"ctts", version, 0, struct.pack(">I", len(track.shifts)), _pairs(track.shifts, "i")))
+    if track.keys is not None and len(track.keys) != count:
+        keys = array("I", [key + 1 for key in track.keys])
+        tables.append(make_full(b"stss", 0, 0, struct.pack(">I", len(keys)), to_big_endian(keys)))
+    tables.append(make_full(b"stsz", 0, 0, struct.pack(">II", 0, count), to_big_endian(track.sizes)))
+    entries = array("I")
+    first = 1
+    for chunks, samples in track.chunk_samples:
+        entries.extend((first, samples, 1))
+        first += chunks
+    tables.append(make_full(b"stsc", 0, 0, struct.pack(">I", len(entries) // 3), to_big_endian(entries)))
+    return tables
+
+
+def _pairs(runs: Runs, kind: str) -> bytes:
+    """Counts and values, which have 32 bits each. OverflowError where one has more."""
+    numbers = array(kind, bytes(8 * len(runs)))
+    numbers[::2] = array(kind, [count for count, _ in runs])
+    numbers[1::2] = array(kind, [value for _, value in runs])
+    return to_big_endian(numbers)
+
+
+def _to_movie(ticks: int, timescale: int) -> int:
+    return (2 * ticks * MOVIE_SCALE + timescale) // (2 * timescale)
+
+
+def _is_long(value: int) -> bool:
+    return value >= 1 << 32
+
+
+def _mvhd(created: int, duration: int, next_number: int) -> bytes:
+    long = _is_long(duration)
+    times = struct.pack(">QQIQ" if long else ">IIII", created, created, MOVIE_SCALE, duration)
+    rest = struct.pack(">IH10x", 0x10000, 0x100) + UPRIGHT + bytes(24) + struct.pack(">I", next_number)
+    return make_full(b"mvhd", int(long), 0, times, rest)
+
+
+def _udta(tags: Mapping[str, str]) -> bytes:
+    """What the file says of itself, where players look for it (iTunes' tags)."""
+    items = b"".join(
+        make(_TAGS[name], make(b"data", struct.pack(">II", _TEXT_KIND, 0), text.encode()))
+        for name, text in tags.items()
+        if name in _TAGS and text
+    )
+    if not items:
+        return b""
+    hdlr = make_full(b"hdlr", 0, 0, struct.pack(">I4s4s9x", 0, b"mdir", b"appl"))
+    return make(b"udta", make_full(b"meta", 0, 0, hdlr, make(b"ilst", items)))

@@ -1,0 +1,287 @@
+"""The `moov` box: a recording's tracks and, unless it is in fragments, all of their samples."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vx.mp4.boxes import Mp4Error, Span, at_most_one, children, need, only
+from vx.mp4.description import Description, read_description
+from vx.mp4.tables import Chunk, Run, Runs, Samples, extend, from_big_endian, total
+
+MOST_SAMPLES = 20_000_000
+"""In one track; a day at 60 frames a second has 5 million."""
+MOST_TRACKS = 64
+_LARGEST_TIME = 1 << 56
+LARGEST_SHIFT_S = 20
+"""No picture is shown so much later, or earlier, than it is decoded."""
+UPRIGHT = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+
+
+@dataclass(slots=True)
+class Track:
+    """One track of a recording."""
+
+    id: int
+    handler: bytes
+    """`vide`, `soun`, or anything else, of which no more is read."""
+    timescale: int
+    """Ticks a second."""
+    description: Description | None
+    """None: of another codec."""
+    matrix: bytes
+    """How the picture is to be turned (tkhd)."""
+    size: tuple[int, int]
+    """How large it is to be shown, in 1/65536 of a pixel; (0, 0) for sound."""
+    origin: int
+    """The time, in ticks of when samples are shown, at which the track begins (its edit list)."""
+    samples: Samples
+    whole_until: int | None = None
+    """Up to when the edit list shows it; None: to its end."""
+
+
+@dataclass(slots=True)
+class Defaults:
+    """What fragments of a track say by leaving it out (trex)."""
+
+    duration: int
+    size: int
+    flags: int
+
+
+@dataclass(slots=True)
+class Movie:
+    """What a moov box says."""
+
+    tracks: list[Track]
+    defaults: dict[int, Defaults]
+    """By the track's id; a movie with any is in fragments."""
+    is_fragmented: bool
+
+
+def read_movie(moov: bytes, file_size: int) -> Movie:
+    """Read the content of a moov box. Mp4Error where anything of it is in doubt."""
+    try:
+        return _read_movie(moov, file_size)
+    except (struct.error, IndexError, OverflowError) as error:
+        raise Mp4Error(f"its moov box is cut short ({error})") from None
+
+
+def _read_movie(moov: bytes, file_size: int) -> Movie:
+    boxes = children(moov, Span(0, len(moov)))
+    if b"cmov" in boxes:
+        raise Mp4Error("its moov box is compressed")
+    timescale = _read_timescale(moov, only(boxes, b"mvhd"), "mvhd")
+    if len(boxes.get(b"trak", ())) > MOST_TRACKS:
+        raise Mp4Error(f"more than {MOST_TRACKS} tracks")
+    tracks = [_read_track(moov, span, timescale, file_size) for span in boxes.get(b"trak", ())]
+    if len({track.id for track in tracks}) != len(tracks):
+        raise Mp4Error("two tracks have the same number")
+    mvex = at_most_one(boxes, b"mvex")
+    defaults = {}
+    if mvex is not None:
+        for trex in children(moov, mvex).get(b"trex", ()):
+            need(trex, 24, "trex")
+            number, description, duration, size, flags = struct.unpack_from(">5I", moov, trex.begin + 4)
+            if number in defaults:
+                raise Mp4Error("two trex boxes for one track")
+            if description != 1:
+                raise Mp4Error("its fragments are of another description")
+            defaults[number] = Defaults(duration, size, flags)
+    return Movie(tracks, defaults, mvex is not None)
+
+
+def _read_timescale(data: bytes, span: Span, kind: str) -> int:
+    need(span, 20, kind)
+    long = data[span.begin] == 1
+    (timescale,) = struct.unpack_from(">I", data, span.begin + (20 if long else 12))
+    if not 0 < timescale < 1 << 31:
+        raise Mp4Error(f"its {kind} box counts {timescale} ticks a second")
+    return int(timescale)
+
+
+def _read_track(moov: bytes, trak: Span, movie_scale: int, file_size: int) -> Track:
+    boxes = children(moov, trak)
+    tkhd = only(boxes, b"tkhd")
+    long = moov[tkhd.begin] == 1
+    need(tkhd, 96 if long else 84, "tkhd")
+    number, *size = struct.unpack_from(">I64xII" if long else ">I60xII", moov, tkhd.begin + (20 if long else 12))
+    matrix_at = tkhd.begin + (52 if long else 40)
+    matrix = bytes(moov[matrix_at : matrix_at + 36])
+    media = children(moov, only(boxes, b"mdia"))
+    timescale = _read_timescale(moov, only(media, b"mdhd"), "mdhd")
+    hdlr = only(media, b"hdlr")
+    need(hdlr, 12, "hdlr")
+    handler = bytes(moov[hdlr.begin + 8 : hdlr.begin + 12])
+    track = Track(number, handler, timescale, None, matrix, (size[0], size[1]), 0, Samples())
+    if handler not in (b"vide", b"soun"):
+        return track
+    info = children(moov, only(media, b"minf"))
+    _check_reference(moov, only(info, b"dinf"))
+    table = children(moov, only(info, b"stbl"))
+    track.description = read_description(moov, only(table, b"stsd"), handler)
+    if track.description is None:
+        return track
+    if handler == b"soun":
+        track.matrix, track.size = UPRIGHT, (0, 0)
+    track.samples = _read_samples(moov, table, file_size, timescale, pictures=handler == b"vide")
+    edits = at_most_one(boxes, b"edts")
+    if edits is not None and b"elst" in (lists := children(moov, edits)):
+        _read_edits(moov, only(lists, b"elst"), track, movie_scale)
+    return track
+
+
+def _check_reference(moov: bytes, dinf: Span) -> None:
+    dref = only(children(moov, dinf), b"dref")
+    need(dref, 8, "dref")
+    (count,) = struct.unpack_from(">I", moov, dref.begin + 4)
+    entries = [*children(moov, Span(dref.begin + 8, dref.end)).values()]
+    if count != 1 or len(entries) != 1 or len(entries[0]) != 1:
+        raise Mp4Error("its samples may be in another file")
+    need(entries[0][0], 4, "dref")
+    if not moov[entries[0][0].begin + 3] & 1:
+        raise Mp4Error("its samples are in another file")
+
+
+def _read_edits(moov: bytes, elst: Span, track: Track, movie_scale: int) -> None:
+    """Only an empty edit, and one that shows all from somewhere on: others leave out what players show all the same."""
+    long = moov[elst.begin] == 1
+    need(elst, 8, "elst")
+    (count,) = struct.unpack_from(">I", moov, elst.begin + 4)
+    form = struct.Struct(">QqI" if long else ">IiI")
+    if count > 2 or elst.end - elst.begin < 8 + count * form.size:
+        raise Mp4Error(f"an edit list of {count} parts")
+    edits = [form.unpack_from(moov, elst.begin + 8 + i * form.size) for i in range(count)]
+    empty = 0
+    if edits and edits[0][1] == -1:
+        empty = (2 * edits[0][0] * track.timescale + movie_scale) // (2 * movie_scale)
+        edits = edits[1:]
+    if len(edits) != 1:
+        if not edits and not empty:
+            return
+        raise Mp4Error("an edit list of an unusual form")
+    duration, begin, rate = edits[0]
+    if begin < 0 or rate != 0x10000 or begin > _LARGEST_TIME or empty > _LARGEST_TIME:
+        raise Mp4Error("an edit list of an unusual form")
+    track.origin = begin - empty
+    if duration:
+        # rounded to the movie's ticks, which are coarser
+        track.whole_until = begin + -(-(duration + 1) * track.timescale // movie_scale)
+
+
+def _read_samples(
+    moov: bytes, table: dict[bytes, list[Span]], file_size: int, timescale: int, *, pictures: bool
+) -> Samples:
+    for kind in (b"stps", b"stdp") if pictures else ():
+        if kind in table:
+            raise Mp4Error(f"it has a {kind.decode()} box")
+    for span in table.get(b"sbgp", ()):
+        if pictures and moov[span.begin + 4 : span.begin + 8] in (b"rap ", b"sync"):
+            raise Mp4Error("its key frames are told in an unusual way")
+    sizes = _read_sizes(moov, table, file_size)
+    count = len(sizes)
+    deltas = _read_runs(moov, only(table, b"stts"), "stts", count)
+    if any(delta <= 0 for _, delta in deltas):
+        raise Mp4Error("two of its samples have the same time")
+    if total(deltas) > _LARGEST_TIME:
+        raise Mp4Error("its samples last for too long")
+    ctts = at_most_one(table, b"ctts")
+    shifts: Runs = [(count, 0)] if count else []
+    if ctts is not None:
+        shifts = _read_runs(moov, ctts, "ctts", count)
+        if any(abs(shift) > LARGEST_SHIFT_S * timescale for _, shift in shifts):
+            raise Mp4Error("one of its samples is shown long after it is decoded")
+    keys = _read_keys(moov, at_most_one(table, b"stss"), count) if pictures else array("I")
+    return Samples(0, sizes, deltas, shifts, keys, _read_chunks(moov, table, sizes, file_size))
+
+
+def _read_sizes(moov: bytes, table: dict[bytes, list[Span]], file_size: int) -> array[int]:
+    span = only(table, b"stsz")
+    need(span, 12, "stsz")
+    uniform, count = struct.unpack_from(">II", moov, span.begin + 4)
+    if count > MOST_SAMPLES:
+        raise Mp4Error(f"{count} samples")
+    if uniform:
+        if uniform * count > file_size:
+            raise Mp4Error("more samples than the file has bytes for")
+        sizes: array[int] = array("I", [uniform]) * count
+        return sizes
+    if span.end - span.begin < 12 + 4 * count:
+        raise Mp4Error("its stsz box is cut short")
+    return from_big_endian(moov[span.begin + 12 : span.begin + 12 + 4 * count])
+
+
+def _read_runs(moov: bytes, span: Span, kind: str, samples: int) -> Runs:
+    """Pairs of a count and a signed value."""
+    need(span, 8, kind)
+    (entries,) = struct.unpack_from(">I", moov, span.begin + 4)
+    if span.end - span.begin < 8 + 8 * entries or entries > MOST_SAMPLES:
+        raise Mp4Error(f"its {kind} box is cut short")
+    numbers = from_big_endian(moov[span.begin + 8 : span.begin + 8 + 8 * entries], "i")
+    counts, values = numbers[::2], numbers[1::2]
+    if sum(counts) != samples or (entries and min(counts) < 0):
+        raise Mp4Error(f"its {kind} box is of another number of samples")
+    runs: Runs = []
+    pairs: Sequence[Run] = list(zip(counts, values, strict=True))
+    extend(runs, pairs)
+    return runs
+
+
+def _read_keys(moov: bytes, span: Span | None, samples: int) -> array[int]:
+    if span is None:
+        return array("I", range(samples))
+    need(span, 8, "stss")
+    (count,) = struct.unpack_from(">I", moov, span.begin + 4)
+    if count > samples or span.end - span.begin < 8 + 4 * count:
+        raise Mp4Error("its stss box is cut short")
+    numbers = from_big_endian(moov[span.begin + 8 : span.begin + 8 + 4 * count])
+    previous = 0
+    for number in numbers:
+        if not previous < number <= samples:
+            raise Mp4Error("its stss box makes no sense")
+        previous = number
+    return array("I", [number - 1 for number in numbers])
+
+
+def _read_chunks(moov: bytes, table: dict[bytes, list[Span]], sizes: array[int], file_size: int) -> list[Chunk]:
+    long = b"co64" in table
+    if long and b"stco" in table:
+        raise Mp4Error("it has two tables of chunks")
+    span = only(table, b"co64" if long else b"stco")
+    need(span, 8, "stco")
+    (count,) = struct.unpack_from(">I", moov, span.begin + 4)
+    width = 8 if long else 4
+    if count > MOST_SAMPLES or span.end - span.begin < 8 + width * count:
+        raise Mp4Error("its table of chunks is cut short")
+    offsets = from_big_endian(moov[span.begin + 8 : span.begin + 8 + width * count], "Q" if long else "I")
+    chunks: list[Chunk] = []
+    first = chunk = 0
+    for chunks_of_run, samples in _read_samples_per_chunk(moov, only(table, b"stsc"), count, len(sizes)):
+        for _ in range(chunks_of_run):
+            last = first + samples
+            offset, length = offsets[chunk], sum(sizes[first:last])
+            if offset + length > file_size:
+                raise Mp4Error("its samples reach beyond its end")
+            chunks.append(Chunk(offset, length, samples))
+            first, chunk = last, chunk + 1
+    return chunks
+
+
+def _read_samples_per_chunk(moov: bytes, span: Span, chunks: int, samples: int) -> Runs:
+    need(span, 8, "stsc")
+    (count,) = struct.unpack_from(">I", moov, span.begin + 4)
+    if count > chunks or span.end - span.begin < 8 + 12 * count:
+        raise Mp4Error("its stsc box is cut short")
+    numbers = from_big_endian(moov[span.begin + 8 : span.begin + 8 + 12 * count])
+    firsts = [*numbers[::3], chunks + 1]
+    runs: Runs = []
+    for i in range(count):
+        length, per_chunk = firsts[i + 1] - firsts[i], numbers[3 * i + 1]
+        if length <= 0 or not per_chunk or numbers[3 * i + 2] != 1:
+            raise Mp4Error("its stsc box makes no sense")
+        runs.append((length, per_chunk))
+    if (firsts[0] != 1 and chunks) or total(runs) != samples:
+        raise Mp4Error("its stsc box is of another number of samples")
+    return runs

@@ -1,0 +1,123 @@
+"""A whole file: from the boxes that lie in it one behind the other to its tracks."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vx.mp4.boxes import Mp4Error, Span, read_head
+from vx.mp4.fragments import Fragments
+from vx.mp4.movie import Movie, Track, read_movie
+
+LARGEST_MOOV = 256 << 20
+LARGEST_MOOF = 8 << 20
+MOST_BOXES = 1_000_000
+"""In a file; a day in fragments of half a second has half as many."""
+_FIRST = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid")
+"""What MP4 files begin with."""
+_AHEAD = 4096
+"""Bytes read at a time while boxes are looked for: a fragment's whole table, mostly."""
+
+Read = Callable[[int, int], bytes]
+"""`read(offset, length)`: these bytes of the file, fewer only where it ends."""
+
+
+class UnderWayError(Mp4Error):
+    """There is no table in the file yet: it is being written, or was never finished."""
+
+
+@dataclass(slots=True)
+class Recording:
+    """What a file holds."""
+
+    tracks: list[Track]
+    is_fragmented: bool
+    is_whole: bool
+    """False: it ends within a fragment, which is left out."""
+
+
+def read_recording(read: Read, size: int) -> Recording:
+    """Find out what a file of `size` bytes holds, without its media.
+
+    Mp4Error where anything is in doubt, UnderWayError where the table is missing. All samples of the tracks that have
+    a description lie in the file's mdat boxes, and no two overlap.
+    """
+    movie: Movie | None = None
+    fragments: Fragments | None = None
+    held: tuple[bytes, int] | None = None
+    """A fragment's table and place; its samples follow it."""
+    mdats: list[Span] = []
+    window, window_at = b"", 0
+    at = count = 0
+    whole = True
+    while at < size:
+        if at + 8 > size:
+            whole = False
+            break
+        if not window_at <= at <= window_at + len(window) - 16:
+            window, window_at = read(at, min(_AHEAD, size - at)), at
+        kind, length, box_size = read_head(window, at - window_at)
+        if at == 0 and kind not in _FIRST:
+            raise Mp4Error("it is no MP4 file")
+        end = at + box_size if box_size else size
+        count += 1
+        if count > MOST_BOXES:
+            raise Mp4Error(f"more than {MOST_BOXES} boxes")
+        if end > size or (not box_size and kind != b"mdat"):
+            whole = False
+            break
+        content = Span(at + length, end)
+        if kind == b"mdat":
+            mdats.append(content)
+            if held is not None and fragments is not None:
+                fragments.add(*held, size)
+                held = None
+        elif kind == b"moov":
+            if movie is not None:
+                raise Mp4Error("it has two moov boxes")
+            movie = read_movie(_content(read, content, LARGEST_MOOV, "moov"), size)
+            fragments = Fragments(movie) if movie.is_fragmented else None
+        elif kind == b"moof":
+            if fragments is None:
+                raise Mp4Error("its fragments come ahead of their moov box")
+            if held is not None:
+                fragments.add(*held, size)
+            inside = content.begin - window_at
+            if content.end <= window_at + len(window):
+                held = window[inside : content.end - window_at], at
+            else:
+                held = _content(read, content, LARGEST_MOOF, "moof"), at
+        at = end
+    if movie is None:
+        raise UnderWayError("it is broken, or still being written")
+    if not movie.is_fragmented and not whole:
+        raise Mp4Error("it is truncated")
+    _check_places(movie.tracks, mdats)
+    return Recording(movie.tracks, movie.is_fragmented, whole and held is None)
+
+
+def _content(read: Read, span: Span, largest: int, kind: str) -> bytes:
+    length = span.end - span.begin
+    if length > largest:
+        raise Mp4Error(f"its {kind} box has {length} bytes")
+    data = read(span.begin, length)
+    if len(data) != length:
+        raise Mp4Error("it became shorter while it was read")
+    return data
+
+
+def _check_places(tracks: list[Track], mdats: list[Span]) -> None:
+    places = sorted((chunk.offset, chunk.length) for track in tracks for chunk in track.samples.chunks)
+    begins = [mdat.begin for mdat in mdats]
+    last = 0
+    inside_until = 0
+    for offset, length in places:
+        if offset < last:
+            raise Mp4Error("two of its samples overlap")
+        last = offset + length
+        if last > inside_until:
+            number = bisect_right(begins, offset) - 1
+            if number < 0 or last > mdats[number].end:
+                raise Mp4Error("its samples are not in its mdat boxes")
+            inside_until = mdats[number].end

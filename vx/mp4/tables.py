@@ -1,0 +1,186 @@
+"""One track's samples, as compact as the file has them: times are runs of equal steps, and stay that way.
+
+A *run* is (count, value). `deltas` are runs of a sample's distance to the next one in decoding order, `shifts` runs of
+how much later than it is decoded a sample is shown. All in the track's ticks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from operator import add
+from typing import NamedTuple
+
+Run = tuple[int, int]
+Runs = list[Run]
+
+
+class Chunk(NamedTuple):
+    """Samples that lie one behind the other. `offset` and `length` are bytes."""
+
+    offset: int
+    length: int
+    samples: int
+
+
+def from_big_endian(data: bytes, kind: str = "I") -> array[int]:
+    """Big-endian numbers; `kind` as of `array`."""
+    numbers = array(kind, data)
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers
+
+
+def to_big_endian(numbers: array[int]) -> bytes:
+    """Their bytes."""
+    if sys.byteorder == "little":
+        numbers = numbers[:]
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def extend(runs: Runs, more: Iterable[Run]) -> None:
+    """Append runs; what is equal becomes one."""
+    for count, value in more:
+        if runs and runs[-1][1] == value:
+            runs[-1] = (runs[-1][0] + count, value)
+        elif count:
+            runs.append((count, value))
+
+
+def cut(runs: Sequence[Run], begin: int, end: int) -> Runs:
+    """The runs of the items begin <= i < end."""
+    found: Runs = []
+    at = 0
+    for count, value in runs:
+        if at >= end:
+            break
+        until = at + count
+        taken = min(until, end) - max(at, begin)
+        if taken > 0:
+            found.append((taken, value))
+        at = until
+    return found
+
+
+def total(runs: Iterable[Run]) -> int:
+    """The sum of all values."""
+    return sum(count * value for count, value in runs)
+
+
+def replace_last(runs: Runs, value: int) -> None:
+    """Give the last item another value."""
+    count, old = runs[-1]
+    if old == value:
+        return
+    if count == 1:
+        runs.pop()
+    else:
+        runs[-1] = (count - 1, old)
+    extend(runs, [(1, value)])
+
+
+def expand(runs: Iterable[Run]) -> Iterator[int]:
+    """Each item's value."""
+    return itertools.chain.from_iterable(itertools.repeat(value, count) for count, value in runs)
+
+
+def compress(values: Iterable[int]) -> Runs:
+    """Runs of these values."""
+    return [(len(list(group)), value) for value, group in itertools.groupby(values)]
+
+
+@dataclass(slots=True)
+class Samples:
+    """Some samples of a track, in decoding order."""
+
+    start: int = 0
+    """When the first one is decoded."""
+    sizes: array[int] = field(default_factory=lambda: array("I"))
+    deltas: Runs = field(default_factory=list)
+    """The last one is how long the last sample lasts."""
+    shifts: Runs = field(default_factory=list)
+    keys: array[int] = field(default_factory=lambda: array("I"))
+    """Numbers of the key frames, from 0 on. Of sound every sample is one, and none is listed."""
+    chunks: list[Chunk] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def end(self) -> int:
+        """Up to when the last one lasts, counted from when it is decoded."""
+        return self.start + total(self.deltas)
+
+    @property
+    def last(self) -> int:
+        """When the last one is decoded."""
+        return self.end - self.deltas[-1][1]
+
+    @property
+    def reorders(self) -> bool:
+        """Whether samples are shown at another time than they are decoded, or not all by the same delay."""
+        return len(self.shifts) > 1
+
+    def decoded_at(self, number: int) -> int:
+        """When a sample is decoded."""
+        return self.start + total(cut(self.deltas, 0, number))
+
+    def find(self, moment: int) -> int:
+        """The number of the first sample that is decoded at that time or later; their count where there is none."""
+        at, number = self.start, 0
+        for count, delta in self.deltas:
+            if at + count * delta > moment:
+                return number + max(0, -((at - moment) // delta))
+            at += count * delta
+            number += count
+        return number
+
+    def decoded(self) -> list[int]:
+        """When each one is decoded."""
+        times = list(itertools.accumulate(expand(self.deltas), initial=self.start))
+        times.pop()
+        return times
+
+    def shown(self) -> list[int]:
+        """When each one is shown."""
+        if not self.reorders:
+            shift = self.shifts[0][1] if self.shifts else 0
+            return [at + shift for at in self.decoded()] if shift else self.decoded()
+        return list(map(add, self.decoded(), expand(self.shifts)))
+
+    def slice(self, begin: int, end: int) -> Samples:
+        """The samples begin <= i < end."""
+        if begin == 0 and end == len(self):
+            return self
+        first, last = bisect_left(self.keys, begin), bisect_left(self.keys, end)
+        return Samples(
+            start=self.decoded_at(begin),
+            sizes=self.sizes[begin:end],
+            deltas=cut(self.deltas, begin, end),
+            shifts=cut(self.shifts, begin, end),
+            keys=array("I", [key - begin for key in self.keys[first:last]]),
+            chunks=list(self._cut_chunks(begin, end)),
+        )
+
+    def _cut_chunks(self, begin: int, end: int) -> Iterator[Chunk]:
+        at = 0
+        for offset, length, samples in self.chunks:
+            until = at + samples
+            if until > begin and at < end:
+                low, high = max(at, begin), min(until, end)
+                if high - low == samples:
+                    yield Chunk(offset, length, samples)
+                else:
+                    skipped = sum(self.sizes[at:low])
+                    yield Chunk(offset + skipped, sum(self.sizes[low:high]), high - low)
+            at = until
+
+    def place_of(self, number: int) -> tuple[int, int]:
+        """The offset and size of a sample."""
+        ((offset, length, _),) = self._cut_chunks(number, number + 1)
+        return offset, length
