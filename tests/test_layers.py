@@ -49,8 +49,9 @@ LAYERS: dict[str, set[str]] = {
         "vx.config",
         "vx.estimate",
     },
-    # A client of its own, which is never in the server's process; `vx serve` hands over to vx.app.
-    "vx.cli": {"vx.rpc.generated", "vx.config", "vx.app"},
+    # A client of its own, which is never in the server's process; `vx serve` hands over to vx.app. What else it has of
+    # the server is for who runs one: passwords, the audit.
+    "vx.cli": {"vx.rpc.generated", "vx.config", "vx.app", "vx.access.hashing", "vx.session.audit"},
     "vx.__main__": {"vx.cli"},
 }
 

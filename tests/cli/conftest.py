@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.cli.fake import Script, serving
-from vx.cli.commands import Surroundings, vx
+from vx.cli.calling import Surroundings
+from vx.cli.commands import vx
 from vx.timestamps import parse_timestamp
 
 NOW_US = parse_timestamp("20260511T090000")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import enum
 import logging
+import ssl
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -16,13 +17,15 @@ from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
+from vx.cli.calling import Access
 from vx.cli.values import plain
 from vx.config import Address
-from vx.rpc.generated.axxonsoft.bl import mmexport
+from vx.rpc.generated.axxonsoft.bl import archive, auth, domain, mmexport
 from vx.rpc.generated.vx import v1
 
 CALL_TIMEOUT_S = 60
 """Of an ordinary call. StopSession waits for a worker to finalise."""
+LOGOUT_TIMEOUT_S = 5
 SILENCE_TIMEOUT_S = 60
 """A download without a byte for this long counts as broken."""
 PAGE_SIZE = 500
@@ -103,10 +106,20 @@ class Backoff:
 class Client:
     """Calls to one server. Every method raises ClientError; a cancelled one cancels its call on the server."""
 
-    def __init__(self, channel: Channel, address: Address, pause: Pause, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        address: Address,
+        pause: Pause,
+        warn: Callable[[str], None],
+        metadata: Mapping[str, str],
+    ) -> None:
         self._channel = channel
-        self._stub = mmexport.ExportServiceStub(channel, timeout=CALL_TIMEOUT_S)
-        self._reports = v1.ExportReportServiceStub(channel, timeout=CALL_TIMEOUT_S)
+        self._metadata = metadata
+        self._stub = mmexport.ExportServiceStub(channel, timeout=CALL_TIMEOUT_S, metadata=metadata)
+        self._domain = domain.DomainServiceStub(channel, timeout=CALL_TIMEOUT_S, metadata=metadata)
+        self._archive = archive.ArchiveServiceStub(channel, timeout=CALL_TIMEOUT_S, metadata=metadata)
+        self._reports = v1.ExportReportServiceStub(channel, timeout=CALL_TIMEOUT_S, metadata=metadata)
         self._has_reports = True
         self._address = address
         self._pause = pause
@@ -116,6 +129,23 @@ class Client:
     async def pause(self, seconds: float) -> None:
         """Wait, by the clock that the client was given."""
         await self._pause(seconds)
+
+    async def log_in(self, user: str, password: str) -> dict[str, str]:
+        """What goes with every call from then on."""
+        with self._failures():
+            answer = await auth.AuthenticationServiceStub(self._channel, timeout=CALL_TIMEOUT_S).authenticate_ex2(
+                auth.AuthenticateRequest(user_name=user, password=password)
+            )
+        if answer.error_code == _Code.AUTHENTICATE_CODE_OK:
+            return {answer.token_name: answer.token_value}
+        text = _REFUSALS.get(answer.error_code) or answer.error_description.description or str(answer.error_code)
+        raise ClientError(f"cannot log in as {user}: {text}", Exit.REFUSED, code=answer.error_code.name or "")
+
+    async def log_out(self, metadata: Mapping[str, str]) -> None:
+        """End the token. Where that doesn't work it dies by itself, in some hours."""
+        stub = auth.AuthenticationServiceStub(self._channel, timeout=LOGOUT_TIMEOUT_S, metadata=metadata)
+        with contextlib.suppress(GRPCError, OSError, StreamTerminatedError, ProtocolError):
+            await stub.close_session(auth.CloseSessionRequest())
 
     async def start(self, options: mmexport.Options) -> str:
         """Start a session; its id. Not tried twice: the first try may have begun one."""
@@ -165,7 +195,7 @@ class Client:
             request = mmexport.ListSessionsRequest(page_token=token, page_size=PAGE_SIZE)
             try:
                 async with contextlib.aclosing(
-                    self._answers("ListSessions", request, mmexport.ListSessionsResponse)
+                    self._answers(f"{_SERVICE}/ListSessions", request, mmexport.ListSessionsResponse)
                 ) as pages:
                     async for page in pages:
                         found += page.sessions
@@ -185,13 +215,29 @@ class Client:
         request = mmexport.DownloadFileRequest(
             session_id=session_id, file_path=file_id, chunk_size_kb=chunk_kb, start_from_chunk_index=first
         )
-        return self._answers("DownloadFile", request, mmexport.FileChunk)
+        return self._answers(f"{_SERVICE}/DownloadFile", request, mmexport.FileChunk)
+
+    async def cameras(self) -> list[domain.Camera]:
+        """All cameras that one may see, with their archives."""
+        request = domain.ListCamerasRequest(view=domain.EViewMode.VIEW_MODE_FULL, page_size=PAGE_SIZE)
+        found: list[domain.Camera] = []
+        async with contextlib.aclosing(
+            self._answers("/axxonsoft.bl.domain.DomainService/ListCameras", request, domain.ListCamerasResponse)
+        ) as pages:
+            async for page in pages:
+                found += page.items
+        return found
+
+    async def history(self, request: archive.GetHistory2Request) -> archive.GetHistory2Response:
+        """When something was recorded."""
+        with self._failures():
+            return await self._archive.get_history2(request)
 
     async def _answers(self, method: str, request: betterproto.Message, answer: type[_M]) -> AsyncGenerator[_M, None]:
         # Not by the stub: its generators leave a stream that is not read to the end to the garbage collector.
         with self._failures():
             async with self._channel.request(
-                f"{_SERVICE}/{method}", Cardinality.UNARY_STREAM, type(request), answer
+                method, Cardinality.UNARY_STREAM, type(request), answer, metadata=self._metadata
             ) as stream:
                 async with asyncio.timeout(SILENCE_TIMEOUT_S):
                     await stream.send_message(request, end=True)
@@ -244,6 +290,8 @@ class Client:
             raise ClientError(f"no answer from {self._address} in time", Exit.UNREACHABLE, passing=True) from None
         except ConnectionRefusedError:
             raise self._unreachable("connection refused; is `vx serve` running there?") from None
+        except ssl.SSLCertVerificationError as error:
+            raise self._unreachable(f"its certificate is not accepted: {error.verify_message}") from None
         except OSError as error:
             raise self._unreachable(error.strerror or str(error)) from None
         except (StreamTerminatedError, ProtocolError) as error:
@@ -256,10 +304,59 @@ class Client:
 
 
 @asynccontextmanager
-async def open_client(address: Address, pause: Pause, warn: Callable[[str], None]) -> AsyncIterator[Client]:
-    """A client of the server at `address`; connects with the first call, and again when the connection broke."""
+async def open_client(
+    address: Address, access: Access, pause: Pause, warn: Callable[[str], None]
+) -> AsyncIterator[Client]:
+    """A client of the server at `address`; connects with the first call, and again when the connection broke.
+
+    With a user it logs in first, and out in the end. ClientError where that doesn't work.
+    """
     # What it has to say comes out as exceptions too.
     logging.getLogger("grpclib").addHandler(logging.NullHandler())
-    channel = Channel(path=address.unix_path) if address.unix_path else Channel(address.host, address.port)
-    async with channel:
-        yield Client(channel, address, pause, warn)
+    tls = _tls_context(access) if access.encrypts else None
+    where = {"path": address.unix_path} if address.unix_path else {"host": address.host, "port": address.port}
+    channel = Channel(**where, ssl=tls)
+    anybody = Client(channel, address, pause, warn, {})
+    try:
+        if not access.user:
+            yield anybody
+            return
+        metadata = await anybody.log_in(access.user, access.password())
+        try:
+            yield Client(channel, address, pause, warn, metadata)
+        finally:
+            await anybody.log_out(metadata)
+    finally:
+        await _hang_up(channel)
+
+
+async def _hang_up(channel: Channel) -> None:
+    """Close the connection now: asyncio would wait for the other side's end of TLS, in a loop that has ended."""
+    connection = channel._protocol.connection if channel._protocol is not None else None
+    transport = getattr(connection, "_transport", None)  # missing where it is closed already
+    channel.close()
+    if transport is not None:
+        transport.abort()
+        await asyncio.sleep(0)  # in which asyncio closes the socket
+        await asyncio.sleep(0)
+
+
+def _tls_context(access: Access) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=access.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["h2"])
+        if access.certificate is not None:
+            context.load_cert_chain(access.certificate)
+    except OSError as error:
+        text = f"the certificates cannot be used: {error.strerror or error}"
+        raise ClientError(text, Exit.USAGE) from None
+    return context
+
+
+_Code = auth.AuthenticateResponseExEAuthenticateCode
+_REFUSALS = {
+    _Code.AUTHENTICATE_CODE_WRONG_CREDENTIALS: "the name or the password is wrong",
+    _Code.AUTHENTICATE_CODE_USER_LOCKED: ("there were too many failed logins of this name; try again later"),
+    _Code.AUTHENTICATE_CODE_IP_BLOCKED: ("there were too many failed logins from this machine; try again later"),
+}

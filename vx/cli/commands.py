@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vx.cli import values
+from vx.cli import administration, discovery, values
+from vx.cli.calling import Call, Surroundings, client_command
 
 if TYPE_CHECKING:
     from vx.cli.client import Client
     from vx.cli.export import Order
     from vx.cli.report import Report
-    from vx.config import Address, Config
+    from vx.config import Config
     from vx.rpc.generated.axxonsoft.bl import mmexport
     from vx.rpc.generated.vx import v1
-
-DEFAULT_SERVER = "127.0.0.1:20109"
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What the commands take from the world; tests give their own as click's `obj`."""
-
-    now_us: Callable[[], int] = field(default=lambda: time.time_ns() // 1000)
-    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 class _Group(click.Group):
@@ -125,118 +112,6 @@ def _set_up_logging(config: Config) -> None:
     logging.basicConfig(level=config.log.level.upper(), handlers=[handler])
 
 
-class _Server(click.ParamType[Any]):
-    name = "address"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        from vx.config import DEFAULT_PORT, Address
-
-        for text in (value, f"{value}:{DEFAULT_PORT}"):
-            try:
-                address = Address.parse(text)
-            except ValueError:
-                continue
-            if address.port or address.unix_path:
-                return address
-        return self.fail(f"{value!r} is no server; allowed is HOST:PORT, [IPV6]:PORT or unix:///PATH", param, ctx)
-
-
-@dataclass(frozen=True)
-class _Call:
-    """One run of a client command."""
-
-    server: Address
-    as_json: bool
-    surroundings: Surroundings
-
-    @property
-    def server_option(self) -> str:
-        """For commands that are suggested."""
-        return "" if str(self.server) == DEFAULT_SERVER else f" --server {self.server}"
-
-    def run(self, work: Callable[[Client, Report], Awaitable[_T]]) -> _T:
-        """Do it, by a client of the server. An expected failure, or an interrupt, ends the process with its status."""
-        from vx.cli.client import ClientError, open_client
-        from vx.cli.report import Report, print_json
-
-        terminal = sys.stderr.isatty()
-        report = Report(quiet=self.as_json, terminal=terminal)
-        context = click.get_current_context()
-
-        async def connected() -> _T:
-            async with open_client(self.server, self.surroundings.pause, report.warn) as client:
-                return await work(client, report)
-
-        try:
-            return _run_interruptible(connected)
-        except ClientError as error:
-            report.warn(str(error))
-            if self.as_json:
-                told = {"message": str(error), "code": error.code, "exit_status": int(error.status)}
-                print_json({**error.document, "error": told})
-            context.exit(int(error.status))
-        except _Interrupted as error:
-            if self.as_json:
-                told = {"message": "interrupted", "code": "", "exit_status": error.status}
-                print_json({"error": told})
-            context.exit(error.status)
-
-
-class _Interrupted(Exception):  # noqa: N818  # not an error: somebody wanted it
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-def _run_interruptible(work: Callable[[], Awaitable[_T]]) -> _T:
-    """asyncio.run, with SIGINT and SIGTERM cancelling `work`: the first one, and each one while it cleans up."""
-    received: list[int] = []
-
-    async def main() -> _T:
-        task = asyncio.current_task()
-        assert task is not None
-        loop = asyncio.get_running_loop()
-
-        def interrupt(number: int) -> None:
-            received.append(number)
-            task.cancel()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, interrupt, number)
-        try:
-            return await work()
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
-    try:
-        return asyncio.run(main())
-    except asyncio.CancelledError:
-        raise _Interrupted(128 + received[0]) from None
-
-
-def _client_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that all client commands have; the function gets them as its first argument, a `_Call`."""
-
-    @click.option(
-        "--server",
-        type=_Server(),
-        default=DEFAULT_SERVER,
-        show_default=True,
-        envvar="VX_SERVER",
-        show_envvar=True,
-        metavar="ADDRESS",
-        help="HOST:PORT, or unix:///PATH.",
-    )
-    @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, failures too; no progress.")
-    @click.pass_context
-    @functools.wraps(function)
-    def command(context: click.Context, /, server: Address, as_json: bool, **options: Any) -> None:
-        function(_Call(server, as_json, context.obj), **options)
-
-    return command
-
-
 @contextmanager
 def _told_as_usage(option: str) -> Iterator[None]:
     try:
@@ -292,7 +167,7 @@ class _Clip:
 
 
 def _clip_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say what a clip is, and those of all clients; the function gets a `_Call` and a `_Clip`."""
+    """Add the options that say what a clip is, and those of all clients; the function gets a `Call` and a `_Clip`."""
 
     @_camera_option
     @click.option("--start", required=True, metavar="TIME", help="The first moment; see below.")
@@ -304,10 +179,10 @@ def _clip_command(function: Callable[..., None]) -> Callable[..., None]:
     @_comment_option
     @click.option("--no-audio", is_flag=True, help="Leave sound out.")
     @click.option("--max-size", metavar="SIZE", help="No file is larger: 100MB, 1.5GB, 64MiB. The next one goes on.")
-    @_client_command
+    @client_command
     @functools.wraps(function)
     def command(
-        call: _Call,
+        call: Call,
         cameras: tuple[str, ...],
         start: str,
         end: str,
@@ -363,7 +238,7 @@ Examples:
 @_force_option
 @_keep_option
 @_clip_command
-def export(call: _Call, clip: _Clip, folder: Path, force: bool, keep: bool) -> None:
+def export(call: Call, clip: _Clip, folder: Path, force: bool, keep: bool) -> None:
     """Export a clip from the archive and download it.
 
     The files' paths are printed on stdout. Ctrl-C stops the session on the server, where what was written until then
@@ -384,7 +259,7 @@ Example:
 """
 )
 @_clip_command
-def estimate(call: _Call, clip: _Clip) -> None:
+def estimate(call: Call, clip: _Clip) -> None:
     """Show what an export would find and take, without starting it.
 
     What is recorded and what is missing, whether it will be copied or encoded and why, the size to expect, and whether
@@ -420,9 +295,9 @@ Examples:
 @_folder_option
 @_force_option
 @_keep_option
-@_client_command
+@client_command
 def snapshot(
-    call: _Call,
+    call: Call,
     cameras: tuple[str, ...],
     at: str,
     storage: str,
@@ -446,7 +321,7 @@ def snapshot(
     _export(call, order, f"{values.show_time(at_us)} of {', '.join(origins)}")
 
 
-def _export(call: _Call, order: Order, understood: str) -> None:
+def _export(call: Call, order: Order, understood: str) -> None:
     from vx.cli.export import export
     from vx.cli.report import print_json
 
@@ -467,8 +342,8 @@ def _print_saved(document: dict[str, Any]) -> None:
 
 
 @vx.command()
-@_client_command
-def sessions(call: _Call) -> None:
+@client_command
+def sessions(call: Call) -> None:
     """List all sessions of the server, oldest first."""
     from vx.cli.report import print_json, session_document, session_table
 
@@ -481,8 +356,8 @@ def sessions(call: _Call) -> None:
 
 @vx.command()
 @click.argument("session_id", metavar="ID")
-@_client_command
-def state(call: _Call, session_id: str) -> None:
+@client_command
+def state(call: Call, session_id: str) -> None:
     """Show a session, its files, how far it is and what became of each camera.
 
     Asking makes the server keep the files for another while.
@@ -492,8 +367,8 @@ def state(call: _Call, session_id: str) -> None:
 
 @vx.command()
 @click.argument("session_id", metavar="ID")
-@_client_command
-def stop(call: _Call, session_id: str) -> None:
+@client_command
+def stop(call: Call, session_id: str) -> None:
     """End a running session.
 
     What it has written so far is kept as playable files; the state after that is shown.
@@ -501,7 +376,7 @@ def stop(call: _Call, session_id: str) -> None:
     _show_state(call, session_id, lambda client, report: client.stop(session_id))
 
 
-def _show_state(call: _Call, session_id: str, ask: Callable[[Client, Report], Awaitable[mmexport.State]]) -> None:
+def _show_state(call: Call, session_id: str, ask: Callable[[Client, Report], Awaitable[mmexport.State]]) -> None:
     from vx.cli.report import print_json, state_document, state_lines
     from vx.cli.told import report_document, report_lines
 
@@ -518,8 +393,8 @@ def _show_state(call: _Call, session_id: str, ask: Callable[[Client, Report], Aw
 
 @vx.command()
 @click.argument("session_id", metavar="ID")
-@_client_command
-def destroy(call: _Call, session_id: str) -> None:
+@client_command
+def destroy(call: Call, session_id: str) -> None:
     """Remove a session and its files.
 
     A running one is stopped first.
@@ -543,8 +418,8 @@ Example:
 @click.argument("session_id", metavar="ID")
 @_folder_option
 @_force_option
-@_client_command
-def download(call: _Call, session_id: str, folder: Path, force: bool) -> None:
+@client_command
+def download(call: Call, session_id: str, folder: Path, force: bool) -> None:
     """Download the files of a session.
 
     It must be completed. What an earlier try left is gone on with, and a file that is there already in its full
@@ -565,3 +440,10 @@ def download(call: _Call, session_id: str, folder: Path, force: bool) -> None:
         print_json(document)
     else:
         _print_saved(document)
+
+
+vx.add_command(administration.init)
+vx.add_command(administration.passwd)
+vx.add_command(administration.audit)
+vx.add_command(discovery.cameras)
+vx.add_command(discovery.history)

@@ -144,5 +144,10 @@ def session_table(infos: Iterable[mmexport.ListSessionsResponseSessionInfo]) -> 
                 plain(", ".join(row["sources"])) or "-",
             )
         )
+    return table(rows)
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows in columns; the first one is their heading."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

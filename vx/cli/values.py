@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from datetime import date
 from decimal import Decimal
 
 from vx.timestamps import parse_timestamp, to_datetime
 
+_DAY_US = 86_400_000_000
 _AGO = re.compile(r"-(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)(?:\.(\d{1,6}))?s)?", re.ASCII)
 _SIZE = re.compile(r"(\d+)(?:\.(\d+))? ?(?:([kmgt])(i)?)?b?", re.ASCII | re.IGNORECASE)
 _UNSAFE = re.compile(r'[<>:"/\\|?*]')
@@ -32,6 +35,28 @@ def parse_time(text: str, now_us: int) -> int:
             f"{text!r} is not a time; allowed is 2026-05-11T08:04:11 (UTC), 2026-05-11T10:04:11+02:00, "
             "20260511T080411.155 (UTC), now, or so long ago: -10m, -2h30m, -1d"
         ) from None
+
+
+def parse_day(text: str | None, now_us: int) -> int:
+    """The begin, in UTC, of the day `2026-05-11`, or of today. ValueError says what is allowed."""
+    if text is None:
+        return now_us // _DAY_US * _DAY_US
+    try:
+        return parse_timestamp(f"{date.fromisoformat(text).isoformat()}T00:00:00Z")
+    except ValueError:
+        raise ValueError(f"{text!r} is not a day; allowed is 2026-05-11") from None
+
+
+def day_bar(spans: Sequence[tuple[int, int]], begin_ms: int, width: int) -> str:
+    """A day from `begin_ms` on in `width` characters: how much of each one's time the spans (in ms) cover."""
+    slot = _DAY_US // 1000 / width
+    bar = ""
+    for number in range(width):
+        low, high = begin_ms + number * slot, begin_ms + (number + 1) * slot
+        covered = sum(max(0.0, min(end, high) - max(begin, low)) for begin, end in spans) / slot
+        # Anything at all is seen, and so is any gap.
+        bar += "·" if covered <= 0 else "█" if covered >= 0.9999 else "▁▂▃▄▅▆▇"[min(int(covered * 7), 6)]
+    return bar
 
 
 def show_time(us: int) -> str:

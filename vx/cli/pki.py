@@ -1,0 +1,126 @@
+"""A certificate authority for one server, and that server's certificate. Needs `cryptography`, which `vx[init]` brings.
+
+The keys are on P-256, which every client of today takes; the authority lasts for twenty years, the server's certificate
+for two and a quarter, which is as long as strict clients take one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+AUTHORITY, AUTHORITY_KEY = "ca.pem", "ca.key"
+CERTIFICATE, KEY = "server.pem", "server.key"
+_AUTHORITY_LIFE = timedelta(days=20 * 365)
+_CERTIFICATE_LIFE = timedelta(days=825)
+_EARLIER = timedelta(days=1)
+"""Clocks of the machines in a cellar are off."""
+_ALWAYS = ("localhost", "127.0.0.1", "::1")
+
+
+def make(folder: Path, names: Sequence[str]) -> None:
+    """Authority, certificate, and their keys. ValueError for what is neither a name nor an address; OSError."""
+    alternatives = x509.SubjectAlternativeName(_general_names((*names, *_ALWAYS)))
+    authority_key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"vx authority of {names[0]}"[:64])])
+    key_usage = x509.KeyUsage(
+        key_cert_sign=True,
+        crl_sign=True,
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    authority = (
+        _builder(name, name, authority_key, _AUTHORITY_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(key_usage, critical=True)
+        .sign(authority_key, hashes.SHA256())
+    )
+    _write_new(folder / AUTHORITY_KEY, _private(authority_key), 0o600)
+    _write_new(folder / AUTHORITY, authority.public_bytes(serialization.Encoding.PEM), 0o644)
+    _issue(folder, authority, authority_key, alternatives, names[0])
+
+
+def renew(folder: Path) -> None:
+    """Another certificate and key of the server, with the names of the old one. OSError, ValueError."""
+    authority = x509.load_pem_x509_certificate((folder / AUTHORITY).read_bytes())
+    key = serialization.load_pem_private_key((folder / AUTHORITY_KEY).read_bytes(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{folder / AUTHORITY_KEY} is not the key that `vx init` made")  # noqa: TRY004
+    old = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
+    alternatives = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    (common_name,) = old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    for name in (CERTIFICATE, KEY):
+        (folder / name).unlink()
+    _issue(folder, authority, key, alternatives, str(common_name.value))
+
+
+def _issue(
+    folder: Path,
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    alternatives: x509.SubjectAlternativeName,
+    common_name: str,
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+    certificate = (
+        _builder(subject, authority.subject, key, _CERTIFICATE_LIFE)
+        .add_extension(alternatives, critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    _write_new(folder / KEY, _private(key), 0o600)
+    _write_new(folder / CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, life: timedelta
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _EARLIER)
+        .not_valid_after(now + life)
+    )
+
+
+def _general_names(names: Sequence[str]) -> list[x509.GeneralName]:
+    found: list[x509.GeneralName] = []
+    for name in dict.fromkeys(names):
+        try:
+            found.append(x509.IPAddress(ipaddress.ip_address(name)))
+        except ValueError:
+            if not all(part.replace("-", "a").isalnum() for part in name.removeprefix("*.").split(".")):
+                raise ValueError(f"{name!r} is neither a host's name nor an address") from None
+            found.append(x509.DNSName(name.encode("idna").decode()))
+    return found
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    """FileExistsError where there is one: nobody's keys are overwritten."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+        file.write(content)
