@@ -33,6 +33,7 @@ from tools.benchmarks.media_worker import Link, run, work
 from tools.make_recordings import MEDIAMTX, segment_path
 from vx.jobs import ClipJob, Coding, Source, encode
 from vx.timestamps import format_timestamp
+from vx.worker import ENVIRONMENT
 
 T0 = 1_778_486_400_000_000
 SECOND = 1_000_000
@@ -125,6 +126,7 @@ class _Workers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        os.environ.update(ENVIRONMENT)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tools.benchmarks.media_worker"])
 

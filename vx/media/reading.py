@@ -45,8 +45,8 @@ from vx.media.recording import (
     video_stream,
 )
 
-BATCH_BYTES = 512 << 10
-BATCH_PACKETS = 256
+BATCH_BYTES = 1 << 20
+BATCH_PACKETS = 512
 _SKEW_US = 1_000_000
 """How far sound may lie behind the picture in a file's order of packets."""
 

@@ -103,14 +103,13 @@ def demux(
 
     `unwrap` is applied to those of all streams but the first.
     """
-    transport = "mpegts" in container.format.name
+    # in a transport stream the flag says no more than "a packet is missing"
+    may_be_cut_short = "mpegts" not in container.format.name
     video_index = streams[0].index
     for packet in container.demux(*streams):
         if not packet.size:
             continue
-        if (
-            packet.is_corrupt and not transport
-        ):  # in a transport stream the flag says no more than "a packet is missing"
+        if may_be_cut_short and packet.is_corrupt:
             raise BrokenError("it is truncated")
         if unwrap is not None and packet.stream_index != video_index:
             for unwrapped in unwrap.filter(packet):
