@@ -326,6 +326,27 @@ def test_stop_leaves_a_playable_file(tmp_path: Path, container: Target) -> None:
     judge(made.file)
 
 
+def test_how_far_it_is_is_told_while_nothing_more_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second recording is only there once it was told that the first one has been written to its last frame."""
+    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    cut(numbered(FORM, 100), str(pattern), T0, pieces((0, 2), (2, 4)))
+    link, told = FakeLink(), threading.Event()
+    real = recording.open_recording
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.last_frame_us == T0 + 49 * FRAME:
+            told.set()
+
+    def open_recording(path: str) -> InputContainer:
+        assert "08-00-02" not in path or told.wait(60)
+        return real(path)
+
+    link.on_event = listen
+    monkeypatch.setattr(reading, "open_recording", open_recording)
+    made = clip(pattern, tmp_path / "out", 0, 4, link=link)
+    assert numbers(made.file) == list(range(100)), made.link.notes
+
+
 def test_stop_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
     cut(numbered(FORM, 100), str(pattern), T0, pieces((0, 2), (2, 4)))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.material import SECOND, T0, FakeLink, Outcome, do, judge, numbered, numbers, numbers_in, real_footage, source
+from tests.media.beeping import beeps, beeps_behind_flashes, samples
 from tools import make_recordings
 from tools.make_recordings import Form, Piece, cut
 from vx.jobs import ClipJob, Coding, Container, Event, PartFile, Progress, SalvageJob
@@ -230,40 +231,8 @@ def _codec(container: str, stream: dict[str, Any]) -> str:
     return "mp2" if container == "mp4" and name == "mp3" else name
 
 
-def _samples(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The sound on the file's clock, mono at 48 kHz, with silence where there is none."""
-    command = (
-        "ffmpeg -v error -i @ -map 0:a -af aresample=48000:async=1:min_hard_comp=0.005:first_pts=0 -ac 1 -f f32le -"
-    )
-    done = subprocess.run(
-        [str(path) if word == "@" else word for word in command.split()], capture_output=True, check=True
-    )
-    return np.frombuffer(done.stdout, np.float32)
-
-
 def _loudness(path: Path) -> float:
-    return float(np.sqrt(np.mean(_samples(path)[4800:72000] ** 2)))
-
-
-def _beeping(start: int, stream: Any) -> av.AudioFrame:
-    """A beep of a tenth of a second, 0.4 s after each full second, in place of make_recordings' tone."""
-    count = stream.frame_size or 1024
-    at = np.arange(start, start + count)
-    samples = np.where((at - 19_200) % 48_000 < 4_800, 0.5 * np.sin(2 * np.pi * 1000 * at / 48_000), 0)
-    frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[np.newaxis], "fltp", "mono")
-    frame.sample_rate, frame.pts, frame.time_base = 48_000, start, Fraction(1, 48_000)
-    return frame
-
-
-@functools.cache
-def beeps(b_frames: int) -> bytes:
-    """Eleven seconds, in each of which the picture flashes when it beeps."""
-    form = Form(width=256, height=80, audio=True, b_frames=b_frames)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(make_recordings, "_tone", _beeping)
-        return make_recordings.encode(
-            form, 275, lambda n: np.full((80, 256), 235 if n % 25 in (10, 11) else 16, np.uint8)
-        )
+    return float(np.sqrt(np.mean(samples(path)[4800:72000] ** 2)))
 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
@@ -284,27 +253,11 @@ def test_sound_and_picture_stay_together(
     tmp_path: Path, container: Container, coding: dict[str, Any], speed: float, b_frames: int
 ) -> None:
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
-    cut(beeps(b_frames), str(pattern), T0, pieces((0, 3), (3, 5), (6, 9), (9, 11)))
+    cut(beeps(11, b_frames=b_frames), str(pattern), T0, pieces((0, 3), (3, 5), (6, 9), (9, 11)))
     made = export(pattern, tmp_path / "out", 0.5, 10.5, container, **coding)
-    flashes = 0
-    for path in made.files:
-        samples = np.abs(_samples(path))
-        for flash in _flashes(path):
-            around = samples[max(0, int((flash - 0.3) * 48_000)) :]
-            onset = float(np.argmax(around > 0.2)) / 48_000 + max(0, flash - 0.3)
-            assert onset == pytest.approx(flash, abs=0.04)
-            flashes += 1
-    assert flashes == (10 if container == "avi" and b_frames and speed == 1 and "video" not in coding else 9)
-
-
-def _flashes(path: Path) -> list[float]:
-    """When the picture turns white."""
-    command = "ffmpeg -v error -i @ -map 0:v -fps_mode passthrough -vf scale=1:1,format=gray -f rawvideo -"
-    done = subprocess.run(
-        [str(path) if word == "@" else word for word in command.split()], capture_output=True, check=True
-    )
-    levels = [0, *done.stdout]
-    return [t for i, t in enumerate(judge(path).frames) if levels[i] < 128 < levels[i + 1]]
+    behind = [each for path in made.files for each in beeps_behind_flashes(path)]
+    assert behind == pytest.approx([0] * len(behind), abs=0.04)
+    assert len(behind) == (10 if container == "avi" and b_frames and speed == 1 and "video" not in coding else 9)
 
 
 # ---- time lapse
@@ -416,9 +369,9 @@ def test_a_hole_in_avi(tmp_path: Path, b_frames: int, hole: int, files: int) -> 
         judged = judge(made.file)
         assert judged.frames[50] == pytest.approx(2 + hole, abs=0.001)
         assert judged.sound[-1] == pytest.approx(4 + hole, abs=0.03)
-        samples = np.abs(_samples(made.file))
-        assert samples[3 * 48_000 : (1 + hole) * 48_000].max() < 0.001
-        assert samples[(2 + hole) * 48_000 + 4800 :].max() > 0.15
+        heard = np.abs(samples(made.file))
+        assert heard[3 * 48_000 : (1 + hole) * 48_000].max() < 0.001
+        assert heard[(2 + hole) * 48_000 + 4800 :].max() > 0.15
 
 
 def test_frames_at_uneven_times_in_avi(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@
     messages                           what these hand each other
     feeding, clipfile                  packets of several cameras into files
     muxing, avi, results               files out
+    progress                           how far it is
 
 Only this package imports av and PIL.
 """

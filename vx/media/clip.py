@@ -38,7 +38,6 @@ track begins with a key frame and nothing is lost or doubled.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 from zoneinfo import ZoneInfo
@@ -55,11 +54,10 @@ from vx.media.feeding import Chunk, Feed, TooLargeError
 from vx.media.messages import Begin, Message, Stage
 from vx.media.muxing import ResultFile
 from vx.media.plan import Budget, Join
+from vx.media.progress import Teller
 from vx.media.reading import Reader
 from vx.media.transcode import transcoding
 from vx.timestamps import format_timestamp
-
-PROGRESS_INTERVAL_S = 0.25
 
 
 def export_clip(job: ClipJob, link: Link) -> Ended:
@@ -163,23 +161,24 @@ class Clip:
         """A segment for which libav opens no file."""
         self._files = 0
         self._recorded_until_us = [lane.ranges_us[0][0] for lane in self._lanes]
-        self._next_progress = 0.0
+        self._teller = Teller(link)
 
     def run(self) -> int:
         """Write until the end of the range, or until stopped; returns how many files were made."""
         for lane in self._lanes:
             self._link.call_on_stop(lane.reader.abandon)
             lane.reader.start()
-        try:
-            self._write_ready()
-            self._finish_file()
-        except VxError as error:
-            self._keep_what_is_readable()
-            self._tell_ends(str(error))
-            raise
-        finally:
-            for lane in self._lanes:
-                lane.reader.abandon()
+        with self._teller:
+            try:
+                self._write_ready()
+                self._finish_file()
+            except VxError as error:
+                self._keep_what_is_readable()
+                self._tell_ends(str(error))
+                raise
+            finally:
+                for lane in self._lanes:
+                    lane.reader.abandon()
         if self._files and not self._link.stopping.is_set():
             for lane, recorded_until_us in zip(self._lanes, self._recorded_until_us, strict=True):
                 lane.tell_gap(recorded_until_us, None)
@@ -354,7 +353,7 @@ class Clip:
             raise
         self._files += 1
         part = file.result.part
-        self._link.send(Progress(last_frame_us=last_us, source=self._whose))
+        self._teller.now(Progress(last_frame_us=last_us, source=self._whose))
         self._link.send(
             FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=part.first_us, last_us=last_us)
         )
@@ -378,11 +377,8 @@ class Clip:
         if self._file is None:
             return
         self._file.result.sync_some()
-        now = time.monotonic()
-        if now >= self._next_progress:
-            self._next_progress = now + PROGRESS_INTERVAL_S
-            written = self._file.result.size
-            self._link.send(Progress(last_frame_us=self._file.last_us, source=self._whose, written=written))
+        written = self._file.result.size
+        self._teller.soon(Progress(last_frame_us=self._file.last_us, source=self._whose, written=written))
 
     def _too_small(self, at_us: int, needed: int) -> VxError:
         return VxError(
