@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
@@ -98,6 +99,47 @@ def test_a_snapshot(run: Run, server: str, script: Script, tmp_path: Path) -> No
         ),
         snapshot=mmexport.SnapshotType(format=mmexport.SnapshotTypeEFormat.JPEG),
     )
+
+
+def test_what_the_server_is_asked_for_of_live_cameras(run: Run, server: str, script: Script) -> None:
+    script.files = {"a.mp4": b"1"}
+    live = mmexport.LiveMode(sources=[mmexport.LiveModeSource(origin=CAMERA)])
+    assert run("snapshot", "--live", "--server", server, "--camera", CAMERA).exit_code == 0
+    jpeg = mmexport.SnapshotType(format=mmexport.SnapshotTypeEFormat.JPEG)
+    assert script.started[0] == mmexport.Options(live=live, snapshot=jpeg)
+    result = run("export", "--live", "--duration", "1m30s", "--server", server, "--camera", CAMERA, "--force")
+    assert result.exit_code == 0
+    live.duration = timedelta(seconds=90)
+    stream = mmexport.StreamType(format=mmexport.StreamTypeEFormat.MP4)
+    assert script.started[1] == mmexport.Options(live=live, stream=stream)
+    assert f"1m 30s from now on of {CAMERA}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("export", "--live", "--start", "now"), "--start: is for what was recorded, not for --live"),
+        (("export", "--live", "--duration", "soon"), "'soon' is not a duration; allowed is 30s, 1.5s, 10m, 1h30m"),
+        (("export", "--start", "-1h", "--end", "now", "--duration", "1s"), "--duration: is for --live"),
+        (("export", "--start", "-1h"), "Missing option '--end' (or give --live)."),
+        (("snapshot", "--live", "--at", "now"), "--at: is for what was recorded, not for --live"),
+        (("snapshot",), "Missing option '--at' (or give --live)."),
+    ],
+)
+def test_mistakes_with_live_cameras(run: Run, arguments: tuple[str, ...], text: str) -> None:
+    result = run(*arguments, "--camera", CAMERA)
+    assert result.exit_code == 2
+    assert text in result.stderr
+
+
+def test_ctrl_c_is_how_a_live_export_ends(run: Run, server: str, script: Script, tmp_path: Path) -> None:
+    script.files = {"a.mp4": LONG}
+    script.states = [RUNNING, RUNNING]
+    script.before["state"] = interrupt_and_wait
+    result = run("export", "--live", "--server", server, "--camera", CAMERA)
+    assert result.exit_code == 0
+    assert script.calls == ["start", "state", "stop", "download", "destroy"]
+    assert (tmp_path / "a.mp4").read_bytes() == LONG
 
 
 def test_json_is_one_document_and_nothing_else_is_said(run: Run, server: str, script: Script) -> None:

@@ -18,8 +18,8 @@ from tests.media.cameras import (
     Camera,
     RtspServer,
     http_cameras,
-    missing,
     mjpeg,
+    needs_rtsp,
     serving,
     transport_stream,
     write_reel,
@@ -35,8 +35,6 @@ FRAMES = 250
 H264 = "( appsrc name=video ! h264parse ! rtph264pay name=pay0 pt=96 {})"
 AAC = "appsrc name=audio ! aacparse ! rtpmp4gpay name=pay1 pt=97 "
 G711 = "appsrc name=audio ! rtppcmupay name=pay1 pt=0 "
-
-needs_rtsp = pytest.mark.skipif(bool(missing()), reason=f"no RTSP server: {missing()}")
 
 
 def camera(address: str, name: str = "Entrance", transport: Any = "tcp") -> Source:
@@ -216,6 +214,7 @@ def finish(script: Script, thread: threading.Thread, outcomes: list[Outcome]) ->
     thread.join(30)
     (outcome,) = outcomes
     assert outcome.ended.succeeded, outcome.ended.reason
+    assert len(outcome.files) == 1, outcome.link.notes
     return outcome
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -12,7 +13,7 @@ import trio.testing
 from tests.session.fakes import ALICE, BOB, BROKEN, COMPLETED, FULL, REQUEST, MemoryStore
 from tests.session.rig import LIFETIMES, Rig, refused, wait_until
 from vx.errors import Kind
-from vx.jobs import Note, Progress, SalvageJob
+from vx.jobs import Live, Note, Progress, SalvageJob, SnapshotJob
 from vx.model import State
 from vx.session.budget import Budget, Survey
 from vx.session.registry import NO_SESSION
@@ -220,6 +221,26 @@ async def test_a_running_session_that_nobody_asks_about_is_stopped(
     await trio.sleep(101)
     assert worker.stops == 1
     assert rig.state(session_id) is State.COMPLETED
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_a_live_stream_that_nobody_asks_about_is_stopped_sooner(
+    rig: Rig, autojump_clock: trio.testing.MockClock, is_stream: bool
+) -> None:
+    clip = msgspec.structs.replace(REQUEST.job, live=Live())
+    picture = SnapshotJob(folder="", sources=(), at_us=0, live=Live())
+    record = await rig.registry.start(replace(REQUEST, job=clip if is_stream else picture))
+    worker = await rig.workers.wait_started(1)
+    await trio.sleep(290)
+    rig.registry.get(record.id)
+    await trio.sleep(290)
+    assert rig.state(record.id) is State.RUNNING
+    await trio.sleep(11)
+    assert rig.state(record.id) is (State.COMPLETED if is_stream else State.RUNNING)
+    assert worker.stops == is_stream
+    await trio.sleep(1500)
+    assert rig.state(record.id) is State.COMPLETED
+    assert worker.stops == 1
 
 
 async def test_destroy_ends_a_download_and_a_running_export(rig: Rig) -> None:

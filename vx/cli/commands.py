@@ -164,14 +164,17 @@ class _Clip:
     end_us: int
     understood: str
     """In words, for people to check."""
+    is_live: bool
 
 
 def _clip_command(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say what a clip is, and those of all clients; the function gets a `Call` and a `_Clip`."""
 
     @_camera_option
-    @click.option("--start", required=True, metavar="TIME", help="The first moment; see below.")
-    @click.option("--end", required=True, metavar="TIME", help="The moment at which the clip ends.")
+    @click.option("--start", metavar="TIME", help="The first moment; see below.")
+    @click.option("--end", metavar="TIME", help="The moment at which the clip ends.")
+    @click.option("--live", is_flag=True, help="What the cameras show from now on, instead of what was recorded.")
+    @click.option("--duration", metavar="TIME", help="With --live: 30s, 10m, 1h30m; without it, until Ctrl-C.")
     @_storage_option
     @click.option(
         "--format", "container", type=click.Choice(["mp4", "mkv"]), default="mp4", show_default=True, help="Container."
@@ -184,8 +187,10 @@ def _clip_command(function: Callable[..., None]) -> Callable[..., None]:
     def command(
         call: Call,
         cameras: tuple[str, ...],
-        start: str,
-        end: str,
+        start: str | None,
+        end: str | None,
+        live: bool,
+        duration: str | None,
         storage: str,
         container: Literal["mp4", "mkv"],
         comment: str,
@@ -196,29 +201,28 @@ def _clip_command(function: Callable[..., None]) -> Callable[..., None]:
         now_us = call.surroundings.now_us()
         with _told_as_usage("--camera"):
             origins = [values.camera_origin(camera) for camera in cameras]
-        with _told_as_usage("--start"):
-            start_us = values.parse_time(start, now_us)
-        with _told_as_usage("--end"):
-            end_us = values.parse_time(end, now_us)
-        if start_us == end_us:
-            raise click.BadParameter("the same as --start: the clip would be empty", param_hint="--end")
-        start_us, end_us = sorted((start_us, end_us))
         with _told_as_usage("--max-size"):
             max_file_size = values.parse_size(max_size) if max_size else 0
-        from vx.cli.export import archive_options
+        from vx.cli.export import archive_mode, export_options, live_mode
 
-        wanted = archive_options(
-            origins,
-            storage=storage,
-            start_us=start_us,
-            end_us=end_us,
-            comment=comment,
-            container=container,
-            reject_audio=no_audio,
-            max_file_size=max_file_size,
+        if live:
+            _refuse_with_live(start=start, end=end, storage=storage)
+            with _told_as_usage("--duration"):
+                length_us = values.parse_duration(duration) if duration else 0
+            start_us, end_us = now_us, now_us + length_us
+            mode: Any = live_mode(origins, length_us)
+            span = f"{values.show_duration(length_us)} from now on" if length_us else "from now on, until Ctrl-C,"
+        else:
+            if duration:
+                raise click.BadParameter("is for --live", param_hint="--duration")
+            start_us, end_us = _range(start, end, now_us)
+            mode = archive_mode(origins, storage=storage, start_us=start_us, end_us=end_us)
+            length = values.show_duration(end_us - start_us)
+            span = f"{values.show_time(start_us)} to {values.show_time(end_us)} ({length})"
+        wanted = export_options(
+            mode, comment=comment, container=container, reject_audio=no_audio, max_file_size=max_file_size
         )
-        span = f"{values.show_time(start_us)} to {values.show_time(end_us)} ({values.show_duration(end_us - start_us)})"
-        function(call, _Clip(wanted, start_us, end_us, f"{span} of {', '.join(origins)}"), **options)
+        function(call, _Clip(wanted, start_us, end_us, f"{span} of {', '.join(origins)}", live), **options)
 
     return command
 
@@ -232,6 +236,7 @@ Examples:
   vx export --camera hosts/Server1/DeviceIpint.1/SourceEndpoint.video:0:0 \\
             --start 2026-05-11T08:00 --end 2026-05-11T08:30 --format mkv -o clips
   vx export --camera Server1/DeviceIpint.1 --start -1h --end now --max-size 100MB --json
+  vx export --live --camera Server1/DeviceIpint.1 --duration 30s
 """
 )
 @_folder_option
@@ -239,14 +244,17 @@ Examples:
 @_keep_option
 @_clip_command
 def export(call: Call, clip: _Clip, folder: Path, force: bool, keep: bool) -> None:
-    """Export a clip from the archive and download it.
+    """Export a clip from the archive, or from live cameras, and download it.
 
     The files' paths are printed on stdout. Ctrl-C stops the session on the server, where what was written until then
-    is kept for `vx download`; a second one leaves at once. A download that breaks goes on where it broke.
+    is kept for `vx download`; a second one leaves at once. With --live, Ctrl-C ends the clip, which is then downloaded.
+    A download that breaks goes on where it broke.
     """
     from vx.cli.export import Order
 
-    order = Order(clip.options, clip.start_us, clip.end_us, folder, force, keep, call.server_option)
+    order = Order(
+        clip.options, clip.start_us, clip.end_us, folder, force, keep, call.server_option, is_live=clip.is_live
+    )
     _export(call, order, clip.understood)
 
 
@@ -279,6 +287,26 @@ def estimate(call: Call, clip: _Clip) -> None:
         click.echo("\n".join(estimate_lines(answer)))
 
 
+def _refuse_with_live(**given: str | None) -> None:
+    for name, value in given.items():
+        if value:
+            raise click.BadParameter("is for what was recorded, not for --live", param_hint=f"--{name}")
+
+
+def _range(start: str | None, end: str | None, now_us: int) -> tuple[int, int]:
+    """The ends in their order."""
+    for name, value in (("--start", start), ("--end", end)):
+        if not value:
+            raise click.UsageError(f"Missing option '{name}' (or give --live).")
+    with _told_as_usage("--start"):
+        start_us = values.parse_time(start or "", now_us)
+    with _told_as_usage("--end"):
+        end_us = values.parse_time(end or "", now_us)
+    if start_us == end_us:
+        raise click.BadParameter("the same as --start: the clip would be empty", param_hint="--end")
+    return min(start_us, end_us), max(start_us, end_us)
+
+
 @vx.command(
     epilog=_TIMES
     + """
@@ -286,10 +314,12 @@ def estimate(call: Call, clip: _Clip) -> None:
 Examples:
   vx snapshot --camera Server1/DeviceIpint.1 --at 2026-05-11T08:04:11.2
   vx snapshot --camera Server1/DeviceIpint.1 --camera Server1/DeviceIpint.2 --at -30s -o pictures
+  vx snapshot --live --camera Server1/DeviceIpint.1
 """
 )
 @_camera_option
-@click.option("--at", required=True, metavar="TIME", help="The moment; see below.")
+@click.option("--at", metavar="TIME", help="The moment; see below.")
+@click.option("--live", is_flag=True, help="What the cameras show now, instead of what was recorded.")
 @_storage_option
 @_comment_option
 @_folder_option
@@ -299,7 +329,8 @@ Examples:
 def snapshot(
     call: Call,
     cameras: tuple[str, ...],
-    at: str,
+    at: str | None,
+    live: bool,
     storage: str,
     comment: str,
     folder: Path,
@@ -308,17 +339,28 @@ def snapshot(
 ) -> None:
     """Export still pictures and download them.
 
-    They are JPEG files of the frame that each camera showed at that moment; their paths are printed on stdout.
+    They are JPEG files of the frame that each camera showed at that moment, or with --live shows next; their paths are
+    printed on stdout.
     """
     with _told_as_usage("--camera"):
         origins = [values.camera_origin(camera) for camera in cameras]
-    with _told_as_usage("--at"):
-        at_us = values.parse_time(at, call.surroundings.now_us())
-    from vx.cli.export import Order, archive_options
+    now_us = call.surroundings.now_us()
+    from vx.cli.export import Order, archive_mode, export_options, live_mode
 
-    options = archive_options(origins, storage=storage, start_us=at_us, end_us=at_us, comment=comment, container=None)
-    order = Order(options, at_us, at_us, folder, force, keep, call.server_option)
-    _export(call, order, f"{values.show_time(at_us)} of {', '.join(origins)}")
+    if live:
+        _refuse_with_live(at=at, storage=storage)
+        at_us, moment = now_us, "the next frame"
+        mode: Any = live_mode(origins)
+    else:
+        if not at:
+            raise click.UsageError("Missing option '--at' (or give --live).")
+        with _told_as_usage("--at"):
+            at_us = values.parse_time(at, now_us)
+        moment = values.show_time(at_us)
+        mode = archive_mode(origins, storage=storage, start_us=at_us, end_us=at_us)
+    options = export_options(mode, comment=comment, container=None)
+    order = Order(options, at_us, at_us, folder, force, keep, call.server_option, is_live=live)
+    _export(call, order, f"{moment} of {', '.join(origins)}")
 
 
 def _export(call: Call, order: Order, understood: str) -> None:

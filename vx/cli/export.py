@@ -6,6 +6,7 @@ import asyncio
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,36 +35,48 @@ class Order:
     keep: bool
     server_option: str
     """` --server …` for commands that are suggested, empty for the default server."""
+    is_live: bool = False
+    """An interrupt is how it ends: what was written is fetched all the same."""
 
 
-def archive_options(
-    origins: Sequence[str],
-    *,
-    storage: str,
-    start_us: int,
-    end_us: int,
-    comment: str,
-    container: Literal["mp4", "mkv"] | None,
-    reject_audio: bool = False,
-    max_file_size: int = 0,
-) -> mmexport.Options:
-    """StartSession's options of an export from the archive; without a `container` it is a snapshot."""
-    archive = mmexport.ArchiveMode(
+def archive_mode(origins: Sequence[str], *, storage: str, start_us: int, end_us: int) -> mmexport.ArchiveMode:
+    """What was recorded of these cameras."""
+    return mmexport.ArchiveMode(
         sources=[
             mmexport.ArchiveModeSource(origin=origin, storages=[storage] if storage else []) for origin in origins
         ],
         start_timestamp=format_timestamp(start_us),
         end_timestamp=format_timestamp(end_us),
     )
+
+
+def live_mode(origins: Sequence[str], duration_us: int = 0) -> mmexport.LiveMode:
+    """What these cameras show from now on; 0: until the session is stopped."""
+    sources = [mmexport.LiveModeSource(origin=origin) for origin in origins]
+    return mmexport.LiveMode(sources=sources, duration=timedelta(microseconds=duration_us))
+
+
+def export_options(
+    mode: mmexport.ArchiveMode | mmexport.LiveMode,
+    *,
+    comment: str,
+    container: Literal["mp4", "mkv"] | None,
+    reject_audio: bool = False,
+    max_file_size: int = 0,
+) -> mmexport.Options:
+    """StartSession's options; without a `container` it is a snapshot."""
+    options = mmexport.Options(live=mode) if isinstance(mode, mmexport.LiveMode) else mmexport.Options(archive=mode)
     settings = [mmexport.CommonSetting(comment=comment)] if comment else []
     if container is None:
-        snapshot = mmexport.SnapshotType(format=mmexport.SnapshotTypeEFormat.JPEG)
-        return mmexport.Options(archive=archive, snapshot=snapshot, settings=settings)
-    stream = mmexport.StreamType(
+        options.snapshot = mmexport.SnapshotType(format=mmexport.SnapshotTypeEFormat.JPEG)
+        options.settings = settings
+        return options
+    options.stream = mmexport.StreamType(
         format=mmexport.StreamTypeEFormat.MKV if container == "mkv" else mmexport.StreamTypeEFormat.MP4,
         settings=[mmexport.StreamSetting(reject_audio=True)] if reject_audio else [],
     )
-    return mmexport.Options(archive=archive, stream=stream, settings=settings, max_file_size=max_file_size)
+    options.settings, options.max_file_size = settings, max_file_size
+    return options
 
 
 async def export(client: Client, order: Order, report: Report) -> dict[str, Any]:
@@ -77,8 +90,10 @@ async def export(client: Client, order: Order, report: Report) -> dict[str, Any]
     try:
         state = await _follow(client, session_id, order, report)
     except asyncio.CancelledError:
-        await _give_up(client, session_id, order, report)
-        raise
+        if not order.is_live:
+            await _give_up(client, session_id, order, report)
+            raise
+        state = await _end(client, session_id, order, report)
     except ClientError as error:
         if error.status is Exit.NOT_FOUND:
             raise
@@ -106,8 +121,8 @@ async def export(client: Client, order: Order, report: Report) -> dict[str, Any]
         "files": saved,
     }
     if not files:
-        text = f"the export wrote nothing: {reason or 'perhaps nothing was recorded at that time'}"
-        raise ClientError(text, document=document)
+        nothing = "no camera showed anything" if order.is_live else "perhaps nothing was recorded at that time"
+        raise ClientError(f"the export wrote nothing: {reason or nothing}", document=document)
     if not state.result.succeeded:
         text = f"the export failed on the server{f' ({reason})' if reason else ''}; the files hold what it could write"
         raise ClientError(text, document=document)
@@ -194,6 +209,19 @@ def _done_s(state: mmexport.State, order: Order) -> float:
         return max(0, parse_timestamp(state.last_frame_timestamp) - order.start_us) / 1e6
     except ValueError:
         return 0  # no frame yet
+
+
+async def _end(client: Client, session_id: str, order: Order, report: Report) -> mmexport.State:
+    """Stop a live session at an interrupt, as it was meant to end. Cancelled again, it leaves at once."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
+    report.say(f"stopping session {plain(session_id)} (again: leave at once)")
+    try:
+        return await client.stop(session_id)
+    except asyncio.CancelledError:
+        report.warn(f"the session may still be running; {_commands(session_id, order)}")
+        raise
 
 
 async def _give_up(client: Client, session_id: str, order: Order, report: Report) -> None:

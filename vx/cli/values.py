@@ -11,6 +11,7 @@ from vx.timestamps import parse_timestamp, to_datetime
 
 _DAY_US = 86_400_000_000
 _AGO = re.compile(r"-(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)(?:\.(\d{1,6}))?s)?", re.ASCII)
+_SPAN = re.compile(r"(?=\d)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)(?:\.(\d{1,6}))?s)?", re.ASCII)
 _SIZE = re.compile(r"(\d+)(?:\.(\d+))? ?(?:([kmgt])(i)?)?b?", re.ASCII | re.IGNORECASE)
 _UNSAFE = re.compile(r'[<>:"/\\|?*]')
 
@@ -72,6 +73,16 @@ def show_wire_time(text: str) -> str:
         return show_time(parse_timestamp(text)) if text else "-"
     except ValueError:
         return plain(text)
+
+
+def parse_duration(text: str) -> int:
+    """Microseconds of `30s`, `1.5s`, `10m`, `1h30m`. ValueError says what is allowed."""
+    if match := _SPAN.fullmatch(text.strip()):
+        hours, minutes, seconds = (int(match[part] or 0) for part in range(1, 4))
+        us = ((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + int((match[4] or "").ljust(6, "0"))
+        if us:
+            return us
+    raise ValueError(f"{text!r} is not a duration; allowed is 30s, 1.5s, 10m, 1h30m")
 
 
 def show_duration(us: int) -> str:

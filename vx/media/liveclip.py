@@ -20,6 +20,8 @@ from vx.media.messages import Begin
 
 _ROUND_S = 0.1
 _JOIN_S = 3.0
+_RETRY_S = 1.0
+"""How long one is waited for that couldn't be connected to at first."""
 _GROUP_S = 10.0
 """How long another file waits for another camera's next key frame."""
 _SILENCE_S = 1.0
@@ -71,10 +73,9 @@ class _LiveLane(Lane):
         assert job.live is not None, "the job is a live one"
         return LiveReader(self.source, job.live, self._clock, sound=not job.reject_audio, note=self.warn)
 
-    @property
-    def is_awaited(self) -> bool:
-        """It is still connecting for the first time, and nothing speaks against that it will."""
-        return self.reader.first_us is None and not self.reader.trouble
+    def is_awaited(self, since_s: float) -> bool:
+        """Whether the first file waits for it, which began to connect so long ago."""
+        return self.reader.first_us is None and since_s < (_RETRY_S if self.reader.trouble else _JOIN_S)
 
     def tell_gap(self, recorded_until_us: int, segment: Begin | None) -> None:
         """Tell of what wasn't seen between the last frame and this segment."""
@@ -131,8 +132,7 @@ class _LiveClip(Clip):
         known = [lane.reader.first_us for lane in self._lanes if lane.reader.first_us is not None]
         if not known:
             return False
-        is_stopping = self._link.stopping.is_set()
-        if any(lane.is_awaited for lane in self._lanes) and waited_s < _JOIN_S and not is_stopping:
+        if any(lane.is_awaited(waited_s) for lane in self._lanes) and not self._link.stopping.is_set():
             return False
         begin_us = min(known)
         end_us = begin_us + self._live.duration_us if self._live.duration_us else 2**62
