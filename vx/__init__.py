@@ -14,6 +14,7 @@ Where things are (start with `vx.app`):
     vx.spans        stretches of time, and what lies in and between them
     vx.report       what becomes of an export, source by source
     vx.privileges   what the server's process gives up for good
+    vx.sandbox      what of the system a worker may still use (Landlock)
     vx.access       who may come in: users, passwords, tokens, who is held off
     vx.rpc          gRPC on trio: connections, calls, TLS, the services; `generated` is made from proto/
     vx.session      sessions: their states, who runs them, how long they live, where they are kept

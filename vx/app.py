@@ -34,6 +34,7 @@ from pathlib import Path
 
 import trio
 
+from vx import sandbox
 from vx.access.gate import Gate
 from vx.access.passwords import Passwords
 from vx.access.tokens import Tokens
@@ -144,7 +145,13 @@ async def serve(
         removed=config.lifetimes.removed_s,
         stop=config.stop_timeout_s,
     )
-    workers = WorkerPool(WorkerLimits(nice=config.worker.nice, memory=config.worker.memory_mb << 20))
+    workers = WorkerPool(
+        WorkerLimits(
+            nice=config.worker.nice,
+            memory=config.worker.memory_mb << 20,
+            readable=tuple(str(path) for path in config.worker.readable),
+        )
+    )
     limits = Limits(
         max_connections=config.max_connections,
         max_connections_per_address=config.max_connections_per_address,
@@ -157,6 +164,7 @@ async def serve(
     with _locked(config.state_dir, config.process.user), ExitStack() as unused:
         listeners = [unused.enter_context(open_listener(address)) for address in config.listen]
         _become(config.process.user)
+        _tell_confinement()
         async with (
             _open_store(config, results) as store,
             trio.open_nursery() as sessions,
@@ -243,6 +251,16 @@ async def _follow(changes: trio.MemoryReceiveChannel[Config], config: Config, ga
 
 
 _RELOADED = {"tls", "user", "role"}
+
+
+def _tell_confinement() -> None:
+    known = sandbox.version()
+    if known >= 4:
+        log.info("workers write into their sessions' folders alone, and only live exports use the network (Landlock)")
+    elif known:
+        log.warning("this kernel's Landlock (%d) leaves the network open to workers; version 4 would not", known)
+    else:
+        log.warning("this kernel has no Landlock: workers may write wherever the server may")
 
 
 def _become(user: str | None) -> None:

@@ -12,13 +12,30 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 import traceback
 from collections.abc import Callable
 
 import msgspec
 
-from vx.jobs import Command, Ended, Event, Note, Stop, decode_command, decode_job, encode
+from vx import sandbox
+from vx.archive.pattern import NamePattern
+from vx.jobs import (
+    ClipJob,
+    Command,
+    Ended,
+    Event,
+    Job,
+    Note,
+    ProbeJob,
+    SalvageJob,
+    Stop,
+    decode_command,
+    decode_job,
+    encode,
+)
+from vx.privileges import keep_memory_private
 
 MAX_EVENT = 64 * 1024
 
@@ -28,6 +45,8 @@ class WorkerLimits(msgspec.Struct, frozen=True):
 
     nice: int
     memory: int
+    readable: tuple[str, ...] = ()
+    """Folders that it may read beside those of its recordings: where symbolic links in them lead."""
 
 
 class _ChildLink:
@@ -75,11 +94,16 @@ def work(job: bytes, sock: socket.socket, limits: WorkerLimits) -> None:
     from vx.media.export import run
 
     restrict(limits)
-    _occupy(decode_job(job).folder)
+    decoded = decode_job(job)
+    _occupy(decoded.folder)
     link = _ChildLink(sock)
+    try:
+        _confine(decoded, limits.readable)
+    except OSError as error:
+        link.send(Note(level="warning", text=f"the worker could not be confined: {error}"))
     threading.Thread(target=link.listen, name="commands", daemon=True).start()
     try:
-        ended = run(decode_job(job), link)
+        ended = run(decoded, link)
     except MemoryError:
         ended = Ended(succeeded=False, reason="the export needs more memory than a worker may use")
     except Exception as error:  # noqa: BLE001  # the edge of the process: the server learns what happened
@@ -105,4 +129,26 @@ def restrict(limits: WorkerLimits) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(limits.nice)
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold what the camera saw
+    keep_memory_private()
+
+
+_SYSTEM = (
+    *("/usr", "/lib", "/lib64", "/etc", "/run/systemd/resolve", "/sys/devices/system"),
+    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"),
+)
+
+
+def _confine(job: Job, readable: tuple[str, ...]) -> None:
+    """What comes from cameras and disks is parsed here: this process may write into its own folder, and read what it
+    exports and what Python and its libraries consist of. OSError."""
+    clip = job.clip if isinstance(job, ProbeJob) else job
+    sources = () if isinstance(clip, SalvageJob) else clip.sources
+    is_live = not isinstance(clip, SalvageJob) and clip.live is not None
+    roots = [] if is_live else [NamePattern.parse(source.pattern).root for source in sources]
+    links = isinstance(clip, ClipJob) and clip.virtual
+    sandbox.confine(
+        readable=[*_SYSTEM, sys.prefix, sys.base_prefix, *filter(None, sys.path), *readable, *roots],
+        writable=[job.folder] if job.folder else [],
+        linkable=roots if links else [],
+        network=is_live,
+    )

@@ -375,6 +375,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     nice: Annotated[int, _number(int, 0, 19)] = 5
     memory_mb: Annotated[int, _number(int, 256, 1 << 20)] = 4096
     """Address space of each."""
+    readable: tuple[Annotated[Path, _text(_absolute, "an absolute path")], ...] = ()
+    """What they may read beside the folders of their recordings: where symbolic links in those lead."""
 
 
 class Media(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,86 @@
+"""Landlock: each question is asked by a process of its own, which has given up the rest."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vx import sandbox
+
+pytestmark = pytest.mark.skipif(sandbox.version() < 4, reason="this kernel's Landlock is too old, or it has none")
+
+
+def attempt(code: str, folder: Path, *, linkable: bool = False, network: bool = False) -> str:
+    """What becomes of `code` where FOLDER/recordings may be read and FOLDER/session written: `done`, or why not."""
+    program = f"""
+import os, socket, sys
+from pathlib import Path
+from vx import sandbox
+os.chdir({str(folder)!r})
+sandbox.confine(
+    readable=["/usr", "/lib", sys.prefix, sys.base_prefix, {str(folder)!r} + "/recordings", "/no/such/folder"],
+    writable=[{str(folder)!r} + "/session"],
+    linkable=[{str(folder)!r} + "/recordings"] if {linkable} else [],
+    network={network},
+)
+try:
+    {code}
+    print("done")
+except OSError as error:
+    print(type(error).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("recordings", "session", "elsewhere"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    (tmp_path / "session" / "link").symlink_to(tmp_path / "elsewhere" / "file")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        ("Path('session/new').write_text('x')", "done"),
+        ("Path('session/file').rename('session/other')", "done"),
+        ("os.mkdir('session/a'); Path('session/file').rename('session/a/file')", "done"),
+        ("Path('session/file').unlink()", "done"),
+        ("Path('recordings/file').read_text()", "done"),
+        ("os.listdir('recordings')", "done"),
+        ("Path('recordings/file').write_text('x')", "PermissionError"),
+        ("os.truncate('recordings/file', 0)", "PermissionError"),
+        ("Path('recordings/file').unlink()", "PermissionError"),
+        ("Path('recordings/new').write_text('x')", "PermissionError"),
+        ("os.link('recordings/file', 'session/linked')", "OSError"),
+        ("Path('elsewhere/file').read_text()", "PermissionError"),
+        ("Path('session/link').read_text()", "PermissionError"),
+        ("os.listdir('elsewhere')", "PermissionError"),
+        ("Path('session/../elsewhere/new').write_text('x')", "PermissionError"),
+        ("Path('/etc/passwd').read_text()", "PermissionError"),
+        ("os.mkfifo('session/pipe')", "PermissionError"),
+    ],
+)
+def test_files(folder: Path, code: str, outcome: str) -> None:
+    assert attempt(code, folder) == outcome
+
+
+def test_recordings_that_may_get_another_name(folder: Path) -> None:
+    assert attempt("os.link('recordings/file', 'session/linked')", folder, linkable=True) == "done"
+    assert attempt("Path('recordings/new').write_text('x')", folder, linkable=True) == "PermissionError"
+    assert attempt("Path('recordings/file').unlink()", folder, linkable=True) == "PermissionError"
+
+
+@pytest.mark.parametrize(("network", "outcome"), [(True, "done"), (False, "PermissionError")])
+def test_the_network(folder: Path, network: bool, outcome: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connect = f"socket.socket().connect({server.getsockname()!r})"
+        assert attempt(connect, folder, network=network) == outcome
+        assert attempt("socket.socket().bind(('127.0.0.1', 0))", folder, network=network) == outcome
