@@ -113,6 +113,56 @@ def test_every_key_can_be_set() -> None:
     assert camera.archive[0].timezone == "Asia/Tokyo"
 
 
+LIVE = f'state_dir = "/s"\n[[camera]]\naccess_point = "{CAMERA}"\nlive = '
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "rtsp://viewer:pa%40ss@192.0.2.7/stream1",
+        "rtsps://[2001:db8::1]:322/a?b=c",
+        "http://camera.example/video.mjpg",
+        "https://u:p@camera.example:8443/ts",
+        "file:///srv/loop.mp4",
+        "test:",
+        "test:?width=320&height=240&rate=5",
+    ],
+)
+def test_addresses_of_live_cameras(address: str) -> None:
+    feed = parse(f'{LIVE}"{address}"').camera[0].live
+    assert feed is not None
+    assert feed.address == address
+    assert "pa%40ss" not in repr(feed)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '"rtsp:///secret"',
+        '"rtsp://viewer:secret@192.0.2.7:0/x"',
+        '"rtsp://viewer:secret@192.0.2.7:99999/x"',
+        '"rtsp://viewer:secret @192.0.2.7/x"',
+        '"rtmp://viewer:secret@192.0.2.7/x"',
+        '"file://secret/loop.mp4"',
+        '"file:secret.mp4"',
+        '"test:?rate=secret"',
+        '"test:?rate=0"',
+        '"test:?width=321"',
+        '"test:?secret"',
+        '"secret"',
+        '["rtsp://viewer:secret@192.0.2.7/x"]',
+        "{ secret = 1 }",
+        "7",
+    ],
+)
+def test_a_wrong_address_of_a_live_camera_is_not_shown(value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(LIVE + value)
+    text = str(caught.value)
+    assert text.startswith("camera[0].live: this is not an address of a camera (it is not shown here); allowed is rtsp")
+    assert "secret" not in text
+
+
 def test_cameras_and_archives_are_found_with_and_without_hosts() -> None:
     config = parse(EXAMPLE)
     camera = config.find_camera(CAMERA)

@@ -47,6 +47,8 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     """A connection on which nothing came for so long is given up, and a new one made."""
     longest_pause_s: float = 30
     """Before the next try to connect; the first pauses are shorter."""
+    min_free: int = 0
+    """Bytes of the disk that stay free: a clip that may have no end of its own ends there."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):

@@ -111,11 +111,15 @@ def _caps(stream: Any) -> str:
     raise ValueError(context.name)
 
 
-def write_tone(path: Path, seconds: int) -> Path:
-    """A reel of G.711, as cameras send it: 8 kHz, 20 ms a packet."""
+def write_tone(path: Path, seconds: int, silent_s: int = 0) -> Path:
+    """A reel of G.711, as cameras send it: 8 kHz, 20 ms a packet. Then nothing is sent for `silent_s`."""
     data = bytes(0x80 | (n * n) % 127 for n in range(160))
     packets = [(number * 20_000, len(data)) for number in range(50 * seconds)]
-    header = {"caps": "audio/x-mulaw,rate=8000,channels=1", "length_us": seconds * 1_000_000, "packets": packets}
+    header = {
+        "caps": "audio/x-mulaw,rate=8000,channels=1",
+        "length_us": (seconds + silent_s) * 1_000_000,
+        "packets": packets,
+    }
     path.write_bytes(json.dumps(header).encode() + b"\n" + data * len(packets))
     return path
 

@@ -27,6 +27,9 @@ from tests.media.cameras import (
 )
 from tools.make_recordings import Form
 from vx.jobs import ClipJob, Coding, Event, FileOpened, Live, LiveFeed, Progress, SnapshotJob, Source
+from vx.media.camera import open_camera
+from vx.media.livetime import WallClock
+from vx.media.stamping import Stamped
 
 PASSWORD = "Geheim%21"
 USER = "viewer"
@@ -67,6 +70,7 @@ def reels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "h264": write_reel(folder / "h264", numbered(FORM, FRAMES)),
         "aac": write_reel(folder / "aac", numbered(FORM, FRAMES), kind="audio"),
         "g711": write_tone(folder / "g711", 10),
+        "sparse": write_tone(folder / "sparse", 1, silent_s=1),
         "h265": write_reel(folder / "h265", numbered(h265, 100)),
         "mjpeg": write_reel(folder / "mjpeg", numbered(Form(codec="mjpeg"), 100)),
         "sizes": write_reel(folder / "sizes", numbered(small, 50), numbered(large, 50)),
@@ -78,6 +82,7 @@ def cameras(reels: dict[str, Path]) -> list[Camera]:
     return [
         Camera("/aac", H264.format(AAC), {"video": reels["h264"], "audio": reels["aac"]}),
         Camera("/g711", H264.format(G711), {"video": reels["h264"], "audio": reels["g711"]}),
+        Camera("/sparse", H264.format(G711), {"video": reels["h264"], "audio": reels["sparse"]}),
         Camera("/h265", "( appsrc name=video ! h265parse ! rtph265pay name=pay0 pt=96 )", {"video": reels["h265"]}),
         Camera("/mjpeg", "( appsrc name=video ! rtpjpegpay name=pay0 pt=26 )", {"video": reels["mjpeg"]}),
         Camera("/sizes", H264.format("config-interval=-1 "), {"video": reels["sizes"]}),
@@ -129,6 +134,38 @@ def test_what_cameras_send_is_in_the_files(server: RtspServer, tmp_path: Path) -
         if len(codecs) == 2:
             assert 1.5 < judged.sound[-1] - judged.sound[0] < 2.1
             assert judged.sound[0] < 0.3
+
+
+@needs_rtsp
+def test_times_are_those_of_the_sender_reports(server: RtspServer) -> None:
+    """Once there are any, which takes some seconds."""
+    feed = LiveFeed(address=server.url("/aac", f"{USER}:{PASSWORD}@"))
+    clock = WallClock()
+    with open_camera(feed, 0, 0, open_s=10, stall_s=10, wait=lambda _: False) as connection:
+        stamped = Stamped(connection, clock)
+        packets = (packet for packet in stamped if stamped.by_sender)
+        told = next(packets)
+    assert abs(stamped.parameters.base.us(told.pts) - clock.now_us()) < 2 * SECOND
+
+
+@needs_rtsp
+@pytest.mark.parametrize("container", ["mp4", "avi", "mkv"])
+def test_sound_that_comes_only_now_and_then(server: RtspServer, tmp_path: Path, container: Any) -> None:
+    made = clip(tmp_path / "out", camera(server.url("/sparse", f"{USER}:{PASSWORD}@")), seconds=3, container=container)
+    assert made.ended.succeeded, made.ended.reason
+    assert is_run(numbers(made.file))
+    judged = judge(made.file)
+    assert 2.8 < judged.frames[-1] < 3.05
+    heard = [at for at in judged.sound if at < 2.9]
+    assert heard
+    if container == "mkv":
+        assert max(after - before for before, after in pairwise(heard)) > 0.4, heard
+
+
+def test_a_clip_ends_before_the_disk_is_full(tmp_path: Path) -> None:
+    made = clip(tmp_path / "out", camera("test:?width=320&height=192"), live={"min_free": 1 << 60})
+    assert made.ended.reason == f"the disk for results has less than {1 << 40} MiB free; the clip ends there"
+    assert judge(made.file).frames
 
 
 @needs_rtsp

@@ -6,6 +6,7 @@
     scenario     what all servers serve, and the requests for it
     transport    the parts `download`, `unary`, `mixed`, `memory`
     media        the part `media`: clips, against ffmpeg; media_worker is what its workers run
+    live         the part `live`: cameras; cameras is what stands for them, there and in tools/soak
     h2load, probe, grpcio_client    the clients
     peers/       the servers: vx itself, and who it is compared with
 

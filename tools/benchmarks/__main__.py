@@ -14,10 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from tools.benchmarks import harness, media, sessions, transport
+from tools.benchmarks import harness, live, media, sessions, transport
 from tools.benchmarks.harness import NO, BenchError, Row, note
 
-WHOLE: dict[str, Callable[[int], list[Row]]] = {"media": media.media, "sessions": sessions.sessions}
+WHOLE: dict[str, Callable[[int], list[Row]]] = {
+    "media": media.media,
+    "sessions": sessions.sessions,
+    "live": live.live,
+}
 """Parts that have servers and material of their own."""
 PARTS = [*transport.PARTS, *WHOLE]
 

@@ -7,10 +7,11 @@ the other cameras first finish their groups of pictures in the old one, as they 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 
-from vx.errors import VxError
+from vx.errors import Kind, VxError
 from vx.jobs import ClipJob, Ended, Link
 from vx.media.clip import Clip, Lane
 from vx.media.feeding import Chunk
@@ -116,6 +117,7 @@ class _LiveClip(Clip):
                 return True
             if self._has_begun and self._has_all():
                 self._write_ready()
+                self._look_at_disk()
             if self._has_begun and not all(lane.feed.ended for lane in self._lanes):
                 return True
             self._finish_file()
@@ -125,6 +127,13 @@ class _LiveClip(Clip):
             raise
         self._let_go()
         return False
+
+    def _look_at_disk(self) -> None:
+        """VxError(EXHAUSTED) once the disk has no more room than has to stay free."""
+        disk = os.statvfs(self._job.folder)
+        if disk.f_bavail * disk.f_frsize < self._live.min_free:
+            text = f"the disk for results has less than {self._live.min_free >> 20} MiB free; the clip ends there"
+            raise VxError(Kind.EXHAUSTED, text)
 
     def _begin(self) -> bool:
         """Whether the first file can begin; it lasts for the duration from the first key frame on."""

@@ -56,6 +56,12 @@ class Stamped:
         return None if self._sound is None else self._sound.track
 
     @property
+    def by_sender(self) -> bool:
+        """The pictures' times are those of the camera's sender reports."""
+        track = self._tracks.get(self.video_index)
+        return track is not None and track.time.by_sender
+
+    @property
     def distrusted(self) -> bool:
         """The camera says when its pictures were taken, but it doesn't know what time it is."""
         return any(track.time.distrusted for track in self._tracks.values())

@@ -13,16 +13,17 @@ from vx.rpc.codec import duration_us
 _LONGEST = timedelta(days=366)
 
 
-def how(duration: timedelta, path: str, settings: config.Live) -> jobs.Live:
+def how(duration: timedelta, path: str, settings: config.Config) -> jobs.Live:
     """How the cameras are exported. VxError(INVALID) for a duration that makes no sense; none: until stopped."""
     if not timedelta(0) <= duration <= _LONGEST:
         text = f"is {duration.total_seconds():g} s; allowed is up to a year, or none: until it is stopped"
         raise VxError(Kind.INVALID, text, field=path)
     return jobs.Live(
         duration_us=duration_us(duration),
-        first_frame_timeout_s=settings.first_frame_timeout_s,
-        stall_timeout_s=settings.stall_timeout_s,
-        longest_pause_s=settings.longest_pause_s,
+        first_frame_timeout_s=settings.live.first_frame_timeout_s,
+        stall_timeout_s=settings.live.stall_timeout_s,
+        longest_pause_s=settings.live.longest_pause_s,
+        min_free=int(settings.results.min_free_gb * (1 << 30)),
     )
 
 

@@ -181,7 +181,7 @@ def _clip(mode: Mode, form: StreamType, comment: str, max_file_size: int, config
         sources=sources,
         start_us=start,
         end_us=end,
-        live=live.how(mode.duration, f"{ROOT}.live.duration", config.live) if isinstance(mode, LiveMode) else None,
+        live=live.how(mode.duration, f"{ROOT}.live.duration", config) if isinstance(mode, LiveMode) else None,
         discrete=mode.discrete,
         cut="keyframe" if isinstance(mode, LiveMode) else config.media.cut,
         gaps=config.media.gaps,
@@ -210,7 +210,7 @@ def _snapshot(mode: Mode, form: SnapshotType, comment: str, config: Config) -> S
     if isinstance(mode, LiveMode):
         if mode.duration:
             _invalid(f"{ROOT}.live.duration", "is for streams; a snapshot is the next frame")
-        how = live.how(mode.duration, f"{ROOT}.live.duration", config.live)
+        how = live.how(mode.duration, f"{ROOT}.live.duration", config)
         return SnapshotJob(folder="", sources=sources, at_us=time.time_ns() // 1000, comment=comment, live=how)
     archive = mode
     for path, ranges in _masks(archive):

@@ -1,0 +1,1 @@
+"""What tools/soak runs, beside the tests that it runs for longer."""
