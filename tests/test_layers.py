@@ -34,12 +34,16 @@ LAYERS: dict[str, set[str]] = {
     "vx.access": {"vx.config"},
     "vx.access.hashing": set(),
     "vx.estimate": {"vx.archive", "vx.session"},
-    "vx.session": {"vx.worker", "vx.config", "vx.virtual"},
+    "vx.session": {"vx.worker", "vx.config", "vx.virtual", "vx.logs", "vx.metrics"},
     "vx.download": set(),
     "vx.leased": {"vx.download", "vx.virtual"},
     "vx.rpc": {"vx.access", "vx.archive", "vx.session", "vx.download", "vx.leased", "vx.config"},
     "vx.rpc.generated": set(),
     "vx.privileges": set(),
+    "vx.logs": set(),
+    "vx.metrics": set(),
+    "vx.scrape": set(),
+    "vx.systemd": set(),
     "vx.app": {
         "vx.rpc",
         "vx.access",
@@ -50,10 +54,13 @@ LAYERS: dict[str, set[str]] = {
         "vx.worker",
         "vx.config",
         "vx.estimate",
+        "vx.metrics",
+        "vx.scrape",
+        "vx.systemd",
     },
     # A client of its own, which is never in the server's process; `vx serve` hands over to vx.app. What else it has of
     # the server is for who runs one: passwords, the audit.
-    "vx.cli": {"vx.rpc.generated", "vx.config", "vx.app", "vx.access.hashing", "vx.session.audit"},
+    "vx.cli": {"vx.rpc.generated", "vx.config", "vx.logs", "vx.app", "vx.access.hashing", "vx.session.audit"},
     "vx.__main__": {"vx.cli"},
 }
 
@@ -81,6 +88,9 @@ PURE = VOCABULARY | {
     "vx.session.lifecycle",
     "vx.session.turns",
     "vx.session.budget",
+    "vx.session.prospect",
+    "vx.session.tally",
+    "vx.metrics",
     "vx.access.hashing",
     "vx.access.lockout",
     "vx.media.livetime",

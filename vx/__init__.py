@@ -12,6 +12,9 @@ Where things are (start with `vx.app`):
     vx.rights       what a caller may do
     vx.timestamps   the times of the contract
     vx.spans        stretches of time, and what lies in and between them
+    vx.logs         the log, as text or JSON
+    vx.metrics      what is counted, in Prometheus's format; vx.scrape answers for it over HTTP
+    vx.systemd      what systemd is told
     vx.report       what becomes of an export, source by source
     vx.privileges   what the server's process gives up for good
     vx.sandbox      what of the system a worker may still use (Landlock)

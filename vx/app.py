@@ -22,19 +22,20 @@ import fcntl
 import gc
 import logging
 import os
+import resource
 import shutil
 import signal
 import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
 import trio
 
-from vx import sandbox
+from vx import metrics, sandbox, scrape
 from vx.access.gate import Gate
 from vx.access.passwords import Passwords
 from vx.access.tokens import Tokens
@@ -55,6 +56,7 @@ from vx.session.budget import Budget, Survey
 from vx.session.registry import Lifetimes, Registry
 from vx.session.store import SqliteStore, open_store
 from vx.session.turns import Turns
+from vx.systemd import Systemd
 from vx.worker import WorkerLimits, WorkerPool
 
 log = logging.getLogger(__name__)
@@ -161,8 +163,9 @@ async def serve(
     )
     tls = _tls_context(config)
     results = config.state_dir / "sessions"
-    with _locked(config.state_dir, config.process.user), ExitStack() as unused:
+    with _locked(config.state_dir, config.process.user), closing(Systemd()) as systemd, ExitStack() as unused:
         listeners = [unused.enter_context(open_listener(address)) for address in config.listen]
+        scraped = unused.enter_context(open_listener(config.metrics.listen)) if config.metrics.listen else None
         _become(config.process.user)
         _tell_confinement()
         async with (
@@ -206,12 +209,41 @@ async def serve(
                 async with trio.open_nursery() as transport:
                     unused.pop_all()  # from here on they are the server's
                     transport.start_soon(server.serve, listeners)
+                    if scraped is not None:
+                        count = partial(_count, registry, exports, results)
+                        reaper.start_soon(scrape.serve, scraped, metrics.CONTENT_TYPE, count)
+                        log.info("GET /metrics is answered on %s", describe(scraped))
                     announce([describe(listener) for listener in listeners])
+                    reaper.start_soon(systemd.keep_alive)
+                    systemd.tell("READY=1")
                     await stop.wait()
+                    systemd.tell("STOPPING=1")
                     server.drain()
                     transport.cancel_scope.deadline = trio.current_time() + config.shutdown_timeout_s
                     await registry.close()
                 reaper.cancel_scope.cancel()
+
+
+async def _count(registry: Registry, exports: ExportService, results: Path) -> bytes:
+    """The page of metrics."""
+
+    def look() -> tuple[int | None, int]:
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        try:
+            disk = os.statvfs(results)
+        except OSError:
+            return None, resident
+        return disk.f_bavail * disk.f_frsize, resident
+
+    free, resident = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return metrics.render(
+        registry.statistics(),
+        sent_bytes=exports.sent_bytes,
+        free_bytes=free,
+        resident_bytes=resident,
+        cpu_s=usage.ru_utime + usage.ru_stime,
+    )
 
 
 def _tls_context(config: Config) -> ssl.SSLContext | None:

@@ -463,6 +463,15 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     """What goes to stderr: `[log]`."""
 
     level: Annotated[str, _one_of("debug", "info", "warning", "error")] = "info"
+    format: Annotated[str, _one_of("text", "json")] = "text"
+    """Lines of text, or an object a line; each that is about a session has its id."""
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server counts, for Prometheus: `[metrics]`."""
+
+    listen: _Listen | None = None
+    """Where it answers GET /metrics, over HTTP; it doesn't where this is missing."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -495,6 +504,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     media: Media = Media()
     live: Live = Live()
     log: Log = Log()
+    metrics: Metrics = Metrics()
     tls: Tls | None = None
     process: Process = Process()
     token_hours: Annotated[float, _number(float, 0.1, 10_000)] = 12
@@ -682,6 +692,12 @@ def _conflicts(config: Config) -> list[str]:
             for index, address in enumerate(config.listen)
             if not address.is_local
         ]
+    metrics = config.metrics.listen
+    if metrics is not None and not metrics.is_local and not config.insecure:
+        problems.append(
+            f"metrics.listen: {_shown(str(metrics))} can be reached from other machines, and nobody is asked there who "
+            "he is; allowed is 127.0.0.1, [::1], localhost or unix:///PATH, or set insecure = true"
+        )
     if config.tls and config.tls.client_ca and not config.user:
         problems.append("tls.client_ca: the names in clients' certificates are users', and there is no [[user]]")
     problems += _repeated("role[{}].name", [role.name for role in config.role])

@@ -121,9 +121,16 @@ def share_done(report: Report) -> float:
     return min(sum(_done_us(source) for source in report.sources) / whole, 1.0)
 
 
+def exported_us(report: Report) -> int:
+    """How much of what was recorded has been written, of all sources together."""
+    return sum(_written_us(source) for source in report.sources)
+
+
 def _done_us(source: SourceReport) -> int:
-    if source.ended:
-        return spans.length(source.recorded_us)
+    return spans.length(source.recorded_us) if source.ended else _written_us(source)
+
+
+def _written_us(source: SourceReport) -> int:
     if source.done_until_us is None or not source.recorded_us:
         return 0
     return spans.length_within(source.recorded_us, (source.recorded_us[0][0], source.done_until_us))

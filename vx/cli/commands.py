@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from vx.cli.client import Client
     from vx.cli.export import Order
     from vx.cli.report import Report
-    from vx.config import Config
     from vx.rpc.generated.axxonsoft.bl import mmexport
     from vx.rpc.generated.vx import v1
 
@@ -85,10 +83,11 @@ def serve(config_file: str) -> None:
     """
     from vx.config import ConfigError, load
     from vx.errors import VxError
+    from vx.logs import set_up
 
     try:
         config = load(config_file)
-        _set_up_logging(config)
+        set_up(config.log.level, config.log.format)
         from vx.app import run
 
         run(config, lambda: load(config_file))
@@ -99,17 +98,6 @@ def serve(config_file: str) -> None:
     except VxError as error:
         click.echo(f"vx: {error}", err=True)
         raise SystemExit(1) from None
-
-
-def _set_up_logging(config: Config) -> None:
-    import logging
-
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-    # The times of the log are those of everything else here: UTC.
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=config.log.level.upper(), handlers=[handler])
 
 
 @contextmanager

@@ -48,6 +48,8 @@ class ExportService(StreamsResponses, ExportServiceBase):
     def __init__(self, registry: Registry, config: Config) -> None:
         self._registry = registry
         self._config = config
+        self.sent_bytes = 0
+        """Of result files, with their framing."""
 
     @property
     def readers(self) -> Readers:
@@ -105,6 +107,7 @@ class ExportService(StreamsResponses, ExportServiceBase):
             async with aclosing(chunks(source, chunk_kb * 1024, first, _chunk_header)) as pieces:
                 async for views in pieces:
                     yield Bulk(views)
+                    self.sent_bytes += sum(len(view) for view in views)
 
 
 def read_options(options: Options, config: Config) -> model.ExportRequest:

@@ -70,6 +70,16 @@ class Budget:
                     f"{_size(coming)} are promised to sessions that run and {_size(self._min_free)} stay free",
                 )
 
+    @property
+    def kept(self) -> int:
+        """Bytes of the results that are kept."""
+        return self._total_kept
+
+    @property
+    def promised_bytes(self) -> int:
+        """To sessions that are not over."""
+        return sum(self._promised.values())
+
     def promised(self) -> list[str]:
         """The sessions that have a promise, which are those that are not over."""
         return list(self._promised)

@@ -29,6 +29,7 @@ from vx.jobs import (
     Progress,
     SalvageJob,
 )
+from vx.logs import about
 from vx.model import ResultFile, State
 from vx.session import delivery, folders, work
 from vx.session.ledger import SAVE_S, Ledger, shielded
@@ -73,8 +74,8 @@ class Exporter:
             return Ended(succeeded=False, reason=f"no worker process could be started: {error}")
         except VxError as error:
             return Ended(succeeded=False, reason=str(error))
-        except Exception as error:
-            log.exception("session %s failed", session.record.id)
+        except Exception as error:  # noqa: BLE001  # whatever it is ends this session, and no other one
+            about(log, session.record.id).exception("it failed")
             return Ended(succeeded=False, reason=f"internal error: {type(error).__name__}")
 
     async def _export(self, session: Session, job: Job) -> Ended:
@@ -106,16 +107,16 @@ class Exporter:
                     except StoreError as error:  # it matters only if the server is killed before the export ends
                         if not error.passing:
                             raise
-                        log.warning("session %s: a file under way could not be noted: %s", record.id, error)
+                        about(log, record.id).warning("a file under way could not be noted: %s", error)
             case FileDone():
                 file = ResultFile(event.name, event.size, event.mime_type, event.first_us, event.last_us)
                 _keep(session, [file])
             case Gap():
                 name = record.report.sources[event.source].name
                 span = describe_range(event.begin_us, event.end_us)
-                log.info("session %s: %s: nothing was recorded from %s", record.id, name, span)
+                about(log, record.id).info("%s: nothing was recorded from %s", name, span)
             case Note():
-                log.log(_LEVELS[event.level], "session %s: %s", record.id, event.text)
+                about(log, record.id).log(_LEVELS[event.level], "%s", event.text)
 
     async def salvage(self, session: Session) -> None:
         """Keep what a dead worker left behind and can be played."""
@@ -127,9 +128,9 @@ class Exporter:
         job = SalvageJob(folder=str(session.folder), parts=tuple(readable))
         try:
             if not await work.look(self._workers, job, _SALVAGE_S, lambda event: self._take(session, event)):
-                log.warning("session %s: what its worker left could not be read in time", record.id)
+                about(log, record.id).warning("what its worker left could not be read in time")
         except OSError as error:
-            log.warning("session %s: what its worker left could not be read: %s", record.id, error)
+            about(log, record.id).warning("what its worker left could not be read: %s", error)
 
     async def probe(self, job: ClipJob) -> list[Probed]:
         """What would become of the sources of a clip; of those at the end nothing, where that takes too long.

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vx.jobs import PartFile
+from vx.logs import about
 from vx.model import Record, ResultFile, State
 from vx.virtual import MADE, read_description
 
@@ -70,18 +71,18 @@ def sweep(root: Path, known: Mapping[str, Record]) -> None:
             continue
         record = known.get(folder.name)
         if record is None or record.state is State.REMOVED:
-            log.info("removing the files of the unknown session %s", folder.name)
+            about(log, folder.name).info("nobody knows it: its files are removed")
             remove(folder)
         elif record.state is State.COMPLETED:
             wanted = {file.id for file in record.files if not file.path}
             stray = [path.name for path in folder.iterdir() if path.name not in wanted]
             if stray:
-                log.info("session %s: removing what is no result: %s", record.id, ", ".join(sorted(stray)))
+                about(log, record.id).info("removing what is no result: %s", ", ".join(sorted(stray)))
                 remove_files(folder, stray)
     for record in known.values():
         for file in record.files:
             if not file.path and result_size(root / record.id / file.id) != file.size:
-                log.error("session %s: its file %s is not what it was: gone, or cut short", record.id, file.id)
+                about(log, record.id).error("its file %s is not what it was: gone, or cut short", file.id)
 
 
 def set_aside(root: Path, database: Path) -> None:

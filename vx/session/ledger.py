@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import trio
 
+from vx.logs import about
 from vx.model import Caller, Entry, Record
 from vx.session.store import Memory, Store, StoreError
 
@@ -56,7 +57,7 @@ class Ledger:
                     if not error.passing:
                         raise
                     if not told or self.closing:
-                        log.warning("session %s cannot be saved yet: %s", record.id, error)
+                        about(log, record.id).warning("it cannot be saved yet: %s", error)
                         told = True
                 else:
                     return True

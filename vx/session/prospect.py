@@ -30,6 +30,8 @@ class Prospect:
 
     def wanted_us(self, number: int) -> list[Span]:
         """What of the time is asked for of a source."""
+        if self.job.live is not None:
+            return []  # it is still to come
         if isinstance(self.job, SnapshotJob):
             return [(self.job.at_us, self.job.at_us + 1)]
         return list(self.job.sources[number].ranges_us or [(self.job.start_us, self.job.end_us)])

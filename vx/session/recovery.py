@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from vx.jobs import Ended
+from vx.logs import about
 from vx.model import Record
 from vx.session import folders
 from vx.session.exporter import Exporter
@@ -48,7 +49,7 @@ async def _wait_unused(session: Session) -> bool:
         except FileNotFoundError:
             return False
         return True
-    log.warning("session %s: an old worker still writes its files; they are given up", session.record.id)
+    about(log, session.record.id).warning("an old worker still writes its files; they are given up")
     return False
 
 

@@ -22,6 +22,8 @@ import trio
 from vx import report
 from vx.errors import Kind, VxError
 from vx.jobs import ClipJob, Ended, Job, Probed, SnapshotJob
+from vx.logs import about
+from vx.metrics import Statistics
 from vx.model import THE_SERVER, Caller, ExportRequest, Record, State
 from vx.session import delivery, folders, lifecycle, recovery, work
 from vx.session.budget import Budget, Survey
@@ -31,6 +33,7 @@ from vx.session.ledger import RETRY_S, SAVE_S, Ledger, shielded
 from vx.session.prospect import Prospect
 from vx.session.session import Outcome, Session
 from vx.session.store import Store, StoreError
+from vx.session.tally import Tally
 from vx.session.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -113,6 +116,7 @@ class Registry:
         self._numbers: list[int] = []
         self._by_number: dict[int, Session] = {}
         self._last_number = 0
+        self._tally = Tally()
         self.deadlines = Deadlines()
 
     # ---- what clients ask for
@@ -206,9 +210,26 @@ class Registry:
         record = session.record
         share = report.share_done(record.report) if record.state.is_running else 1.0
         left_s = None
-        if session.began is not None and record.state.is_running and share > 0:
-            left_s = (trio.current_time() - session.began) * (1 - share) / share
+        if record.state.is_running and share > 0:
+            left_s = self._running_s(session) * (1 - share) / share
         return Standing(record, share, left_s, self._turns.ahead(session_id))
+
+    def statistics(self) -> Statistics:
+        """What there is to count at this moment."""
+        states = dict.fromkeys((state.value for state in State if state is not State.FORGOTTEN), 0)
+        running: list[Session] = []
+        for session in self._sessions.values():
+            states[session.record.state.value] += 1
+            if session.record.state.is_running:
+                running.append(session)
+        return self._tally.statistics(
+            states,
+            [(report.exported_us(session.record.report) / 1e6, self._running_s(session)) for session in running],
+            self._budget,
+        )
+
+    def _running_s(self, session: Session) -> float:
+        return 0 if session.began is None else trio.current_time() - session.began
 
     async def wait_changed(self, session_id: str, caller: Caller = THE_SERVER) -> None:
         """Wait until something of the session is another than now, or it is gone. VxError as `get`."""
@@ -310,10 +331,11 @@ class Registry:
         if not await self._ledger.save_patiently(record, [*session.entries, end]):
             return  # nobody is told; the next server completes it
         if ended.succeeded:
-            log.info("session %s completed with %d file(s)", record.id, len(record.files))
+            about(log, record.id).info("completed with %d file(s)", len(record.files))
         else:
-            log.warning("session %s failed: %s", record.id, ended.reason)
+            about(log, record.id).warning("failed: %s", ended.reason)
         session.record = record
+        self._tally.add(record, self._running_s(session))
         self._turns.leave(record.id)
         self._budget.settle(record.id, await self._in_thread(folders.taken, session.folder, record.files))
         session.completed.set()
@@ -373,7 +395,7 @@ class Registry:
         try:
             match session.record.state:
                 case State.QUEUED | State.RUNNING:
-                    log.warning("session %s is stopped: nobody has asked about it", session_id)
+                    about(log, session_id).warning("it is stopped: nobody has asked about it")
                     self._request_stop(session, THE_SERVER)
                 case State.COMPLETED:
                     await self._purge(session)
@@ -382,7 +404,7 @@ class Registry:
         except StoreError as error:
             if not error.passing:
                 raise
-            log.warning("session %s cannot be removed yet: %s", session_id, error)
+            about(log, session_id).warning("it cannot be removed yet: %s", error)
             self.deadlines.set(session_id, trio.current_time() + RETRY_S)
 
     async def _purge(self, session: Session) -> None:
@@ -408,7 +430,7 @@ class Registry:
             session.record = record
             self.deadlines.set(record.id, trio.current_time() + self._lifetimes.removed)
             await self._remove_folder(session)
-        log.info("session %s: its files were removed for their age", record.id)
+        about(log, record.id).info("its files were removed for their age")
 
     async def _destroy(self, session: Session, outcome: Outcome, caller: Caller) -> None:
         self._request_stop(session, caller)
