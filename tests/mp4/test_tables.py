@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vx.mp4 import tables
-from vx.mp4.tables import Chunk, Samples
+from vx.mp4.tables import Chunks, Samples
 
 
 @st.composite
@@ -16,12 +16,12 @@ def samples(draw: st.DrawFn) -> Samples:
     count = len(sizes)
     deltas = draw(st.lists(st.sampled_from([1, 2, 2, 2, 7]), min_size=count, max_size=count))
     shifts = draw(st.lists(st.sampled_from([0, 0, 3, -2]), min_size=count, max_size=count))
-    chunks = []
+    chunks = Chunks()
     first, offset = 0, draw(st.integers(0, 100))
     while first < count:
         number = draw(st.integers(1, count - first))
         length = sum(sizes[first : first + number])
-        chunks.append(Chunk(offset, length, number))
+        chunks.add(offset, length, number)
         offset += length + draw(st.integers(0, 9))
         first += number
     return Samples(
@@ -35,14 +35,11 @@ def samples(draw: st.DrawFn) -> Samples:
 
 
 def places(of: Samples) -> list[tuple[int, int]]:
-    sizes = iter(of.sizes)
-    found = []
-    for offset, length, count in of.chunks:
-        at = offset
-        for size in itertools.islice(sizes, count):
-            found.append((at, size))
-            at += size
-        assert at == offset + length
+    found = list(of.places())
+    ends = itertools.accumulate(of.chunks.counts)
+    for offset, length, end in zip(of.chunks.offsets, of.chunks.lengths, ends, strict=True):
+        at, size = found[end - 1]
+        assert at + size == offset + length
     return found
 
 

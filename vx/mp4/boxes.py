@@ -54,11 +54,19 @@ def children(data: bytes, span: Span) -> dict[bytes, list[Span]]:
     at, end = span
     count = 0
     while at + 8 <= end:
-        kind, length, size = read_head(data, at)
-        if size == 0 or at + size > end:
+        size, kind = _header(data, at)
+        length = 8
+        if size < 8:
+            kind, length, size = read_head(data, at)
+        until = at + size
+        if not size or until > end:
             raise Mp4Error(f"a {kind!r} box reaches beyond the box that it is in")
-        found.setdefault(kind, []).append(Span(at + length, at + size))
-        at += size
+        inside = Span(at + length, until)
+        if kind in found:
+            found[kind].append(inside)
+        else:
+            found[kind] = [inside]
+        at = until
         count += 1
         if count > MOST_BOXES:
             raise Mp4Error(f"more than {MOST_BOXES} boxes in one")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vx.mp4.boxes import Mp4Error, Span, children, need, only
 from vx.mp4.movie import LARGEST_SHIFT_S, MOST_SAMPLES, Defaults, Movie, Track
-from vx.mp4.tables import Chunk, Runs, compress, extend, from_big_endian, replace_last
+from vx.mp4.tables import Runs, compress, extend, from_big_endian, replace_last
 
 _NOT_KEY = 0x01010000
 """Sample flags: it is no sync sample, or depends on others."""
@@ -166,7 +166,7 @@ def _add_run(moof: bytes, trun: Span, track: Track, fragment: _Fragment, positio
     samples.sizes.extend(sizes)
     extend(samples.deltas, deltas)
     extend(samples.shifts, shifts)
-    samples.chunks.append(Chunk(position, length, count))
+    samples.chunks.add(position, length, count)
     return position + length
 
 

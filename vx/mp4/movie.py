@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import sub
 
 from vx.mp4.boxes import Mp4Error, Span, at_most_one, children, need, only
 from vx.mp4.description import Description, read_description
-from vx.mp4.tables import Chunk, Run, Runs, Samples, extend, from_big_endian, total
+from vx.mp4.tables import Chunks, Run, Runs, Samples, expand, extend, from_big_endian, total
 
 MOST_SAMPLES = 20_000_000
 """In one track; a day at 60 frames a second has 5 million."""
@@ -194,7 +196,7 @@ def _read_samples(
         if any(abs(shift) > LARGEST_SHIFT_S * timescale for _, shift in shifts):
             raise Mp4Error("one of its samples is shown long after it is decoded")
     keys = _read_keys(moov, at_most_one(table, b"stss"), count) if pictures else array("I")
-    return Samples(0, sizes, deltas, shifts, keys, _read_chunks(moov, table, sizes, file_size))
+    return Samples(0, sizes, deltas, shifts, keys, _read_chunks(moov, table, sizes))
 
 
 def _read_sizes(moov: bytes, table: dict[bytes, list[Span]], file_size: int) -> array[int]:
@@ -245,7 +247,7 @@ def _read_keys(moov: bytes, span: Span | None, samples: int) -> array[int]:
     return array("I", [number - 1 for number in numbers])
 
 
-def _read_chunks(moov: bytes, table: dict[bytes, list[Span]], sizes: array[int], file_size: int) -> list[Chunk]:
+def _read_chunks(moov: bytes, table: dict[bytes, list[Span]], sizes: array[int]) -> Chunks:
     long = b"co64" in table
     if long and b"stco" in table:
         raise Mp4Error("it has two tables of chunks")
@@ -256,17 +258,14 @@ def _read_chunks(moov: bytes, table: dict[bytes, list[Span]], sizes: array[int],
     if count > MOST_SAMPLES or span.end - span.begin < 8 + width * count:
         raise Mp4Error("its table of chunks is cut short")
     offsets = from_big_endian(moov[span.begin + 8 : span.begin + 8 + width * count], "Q" if long else "I")
-    chunks: list[Chunk] = []
-    first = chunk = 0
-    for chunks_of_run, samples in _read_samples_per_chunk(moov, only(table, b"stsc"), count, len(sizes)):
-        for _ in range(chunks_of_run):
-            last = first + samples
-            offset, length = offsets[chunk], sum(sizes[first:last])
-            if offset + length > file_size:
-                raise Mp4Error("its samples reach beyond its end")
-            chunks.append(Chunk(offset, length, samples))
-            first, chunk = last, chunk + 1
-    return chunks
+    counts = array("I", expand(_read_samples_per_chunk(moov, only(table, b"stsc"), count, len(sizes))))
+    if len(counts) == len(sizes):
+        lengths = array("Q", sizes)
+    else:
+        ends = list(itertools.accumulate(sizes, initial=0))
+        bounds = [ends[number] for number in itertools.accumulate(counts, initial=0)]
+        lengths = array("Q", map(sub, bounds[1:], bounds))
+    return Chunks(array("Q", offsets), lengths, counts)
 
 
 def _read_samples_per_chunk(moov: bytes, span: Span, chunks: int, samples: int) -> Runs:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import add, gt
 
 from vx.mp4.boxes import Mp4Error, Span, read_head
 from vx.mp4.fragments import Fragments
@@ -108,16 +110,20 @@ def _content(read: Read, span: Span, largest: int, kind: str) -> bytes:
 
 
 def _check_places(tracks: list[Track], mdats: list[Span]) -> None:
-    places = sorted((chunk.offset, chunk.length) for track in tracks for chunk in track.samples.chunks)
-    begins = [mdat.begin for mdat in mdats]
-    last = 0
-    inside_until = 0
-    for offset, length in places:
-        if offset < last:
-            raise Mp4Error("two of its samples overlap")
-        last = offset + length
-        if last > inside_until:
-            number = bisect_right(begins, offset) - 1
-            if number < 0 or last > mdats[number].end:
-                raise Mp4Error("its samples are not in its mdat boxes")
-            inside_until = mdats[number].end
+    """All chunks lie in mdat boxes, apart from each other, those of each track in rising order."""
+    columns = [track.samples.chunks for track in tracks]
+    for chunks in columns:
+        if any(map(gt, chunks.offsets, chunks.offsets[1:])):
+            raise Mp4Error("its chunks are in an unusual order")
+    begins = sorted(itertools.chain.from_iterable(chunks.offsets for chunks in columns))
+    ends = sorted(itertools.chain.from_iterable(map(add, chunks.offsets, chunks.lengths) for chunks in columns))
+    if any(map(gt, ends, begins[1:])):
+        raise Mp4Error("two of its samples overlap")
+    known = 0
+    for mdat in mdats:
+        inside = bisect_right(ends, mdat.end)
+        if inside > known and begins[known] < mdat.begin:
+            break
+        known = max(known, inside)
+    if known < len(ends):
+        raise Mp4Error("its samples are not in its mdat boxes")

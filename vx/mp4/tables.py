@@ -9,22 +9,34 @@ from __future__ import annotations
 import itertools
 import sys
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import add
-from typing import NamedTuple
 
 Run = tuple[int, int]
 Runs = list[Run]
 
 
-class Chunk(NamedTuple):
-    """Samples that lie one behind the other. `offset` and `length` are bytes."""
+@dataclass(slots=True)
+class Chunks:
+    """Stretches of samples that lie one behind the other, as columns: a recording of an hour may have 200,000."""
 
-    offset: int
-    length: int
-    samples: int
+    offsets: array[int] = field(default_factory=lambda: array("Q"))
+    """Of the first byte of each. They rise."""
+    lengths: array[int] = field(default_factory=lambda: array("Q"))
+    """In bytes."""
+    counts: array[int] = field(default_factory=lambda: array("I"))
+    """Of samples."""
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def add(self, offset: int, length: int, count: int) -> None:
+        """One more."""
+        self.offsets.append(offset)
+        self.lengths.append(length)
+        self.counts.append(count)
 
 
 def from_big_endian(data: bytes, kind: str = "I") -> array[int]:
@@ -106,7 +118,7 @@ class Samples:
     shifts: Runs = field(default_factory=list)
     keys: array[int] = field(default_factory=lambda: array("I"))
     """Numbers of the key frames, from 0 on. Of sound every sample is one, and none is listed."""
-    chunks: list[Chunk] = field(default_factory=list)
+    chunks: Chunks = field(default_factory=Chunks)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -120,11 +132,6 @@ class Samples:
     def last(self) -> int:
         """When the last one is decoded."""
         return self.end - self.deltas[-1][1]
-
-    @property
-    def reorders(self) -> bool:
-        """Whether samples are shown at another time than they are decoded, or not all by the same delay."""
-        return len(self.shifts) > 1
 
     def decoded_at(self, number: int) -> int:
         """When a sample is decoded."""
@@ -140,18 +147,28 @@ class Samples:
             number += count
         return number
 
-    def decoded(self) -> list[int]:
-        """When each one is decoded."""
-        times = list(itertools.accumulate(expand(self.deltas), initial=self.start))
+    def decoded(self, begin: int = 0, end: int | None = None) -> list[int]:
+        """When each one is decoded; of those with begin <= i < end, which are all if nothing is said."""
+        if begin == 0 and (end is None or end >= len(self)):
+            start, deltas = self.start, self.deltas
+        else:
+            start, deltas = self.decoded_at(begin), cut(self.deltas, begin, len(self) if end is None else end)
+        times = list(itertools.accumulate(expand(deltas), initial=start))
         times.pop()
         return times
 
-    def shown(self) -> list[int]:
-        """When each one is shown."""
-        if not self.reorders:
-            shift = self.shifts[0][1] if self.shifts else 0
-            return [at + shift for at in self.decoded()] if shift else self.decoded()
-        return list(map(add, self.decoded(), expand(self.shifts)))
+    def shown(self, begin: int = 0, end: int | None = None) -> list[int]:
+        """When each one is shown; as `decoded`."""
+        decoded = self.decoded(begin, end)
+        shifts = self.shifts if len(self.shifts) < 2 else cut(self.shifts, begin, begin + len(decoded))
+        if len(shifts) < 2:
+            shift = shifts[0][1] if shifts else 0
+            return [at + shift for at in decoded] if shift else decoded
+        return list(map(add, decoded, expand(shifts)))
+
+    def lasting(self, begin: int = 0, end: int | None = None) -> list[int]:
+        """How long each one lasts; as `decoded`."""
+        return list(expand(cut(self.deltas, begin, len(self) if end is None else end)))
 
     def slice(self, begin: int, end: int) -> Samples:
         """The samples begin <= i < end."""
@@ -164,23 +181,31 @@ class Samples:
             deltas=cut(self.deltas, begin, end),
             shifts=cut(self.shifts, begin, end),
             keys=array("I", [key - begin for key in self.keys[first:last]]),
-            chunks=list(self._cut_chunks(begin, end)),
+            chunks=self._cut_chunks(begin, end),
         )
 
-    def _cut_chunks(self, begin: int, end: int) -> Iterator[Chunk]:
-        at = 0
-        for offset, length, samples in self.chunks:
-            until = at + samples
-            if until > begin and at < end:
-                low, high = max(at, begin), min(until, end)
-                if high - low == samples:
-                    yield Chunk(offset, length, samples)
-                else:
-                    skipped = sum(self.sizes[at:low])
-                    yield Chunk(offset + skipped, sum(self.sizes[low:high]), high - low)
-            at = until
+    def _cut_chunks(self, begin: int, end: int) -> Chunks:
+        """The chunks of these samples; the first and the last one may be cut."""
+        chunks = self.chunks
+        firsts = list(itertools.accumulate(chunks.counts, initial=0))
+        low, high = bisect_right(firsts, begin) - 1, bisect_left(firsts, end)
+        cut_off, kept = begin - firsts[low], end - firsts[high - 1]
+        found = Chunks(chunks.offsets[low:high], chunks.lengths[low:high], chunks.counts[low:high])
+        if kept != found.counts[-1]:
+            found.lengths[-1] = sum(self.sizes[firsts[high - 1] : end])
+            found.counts[-1] = kept
+        if cut_off:
+            skipped = sum(self.sizes[firsts[low] : begin])
+            found.offsets[0] += skipped
+            found.lengths[0] -= skipped
+            found.counts[0] -= cut_off
+        return found
 
-    def place_of(self, number: int) -> tuple[int, int]:
-        """The offset and size of a sample."""
-        ((offset, length, _),) = self._cut_chunks(number, number + 1)
-        return offset, length
+    def places(self) -> Iterator[tuple[int, int]]:
+        """The offset and size of each sample."""
+        sizes = iter(self.sizes)
+        for offset, count in zip(self.chunks.offsets, self.chunks.counts, strict=True):
+            at = offset
+            for size in itertools.islice(sizes, count):
+                yield at, size
+                at += size

@@ -16,7 +16,7 @@ from vx.media.plan import Join, Placement, TimeBase
 from vx.media.recording import open_recording, video_stream
 from vx.mp4.boxes import Mp4Error
 from vx.mp4.description import Description
-from vx.mp4.tables import Chunk, Samples, compress
+from vx.mp4.tables import Chunks, Samples, compress
 
 
 class Picture(NamedTuple):
@@ -98,7 +98,7 @@ class Edge:
             deltas=compress([*steps, made[-1].duration]),
             shifts=compress(packet.pts - packet.dts for packet in made),
             keys=array("I", [i for i, packet in enumerate(made) if packet.is_keyframe]),
-            chunks=[Chunk(0, len(whole), len(made))],
+            chunks=Chunks(array("Q", [0]), array("Q", [len(whole)]), array("I", [len(made)])),
         )
 
     def _segment(self) -> Begin:

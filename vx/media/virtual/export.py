@@ -229,7 +229,7 @@ class _Clip:
 def _begins_us(stretch: Stretch) -> int:
     """When its first picture is shown."""
     samples = stretch.pictures[0].samples
-    (shown,) = samples.slice(0, 1).shown()
+    (shown,) = samples.shown(0, 1)
     return stretch.placement.origin_us + stretch.video.base.us(shown)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,9 +18,12 @@ from vx.media import plan
 from vx.media.plan import Join
 from vx.media.virtual.stretches import CopyInsteadError, Form, Origin, Stretch, Take
 from vx.mp4.build import TrackTables, build_header
-from vx.mp4.tables import Samples, compress, extend, replace_last
+from vx.mp4.tables import Chunks, Samples, compress, extend, replace_last
 
 _TAIL = 64
+"""Samples within which the first one shown, or the last one, is found."""
+_INTERLEAVED = 512 << 10
+"""Bytes of one camera, after which those of another one follow."""
 _MOST_TICKS = 1 << 31
 """Of one sample; beyond that libav reads a negative number."""
 
@@ -57,7 +62,7 @@ class _Line:
         self.last_shown = 0
         self.shown_until = 0
         self.offsets = array("Q")
-        self.chunks: list[int] = []
+        self.counts = array("I")
         self._handler = handler
         self._name = name
         self._last = 0
@@ -73,18 +78,17 @@ class _Line:
             replace_last(samples.deltas, more.start - self._last)
         else:
             samples.start = start
-            self._first_shown = min(more.slice(0, min(_TAIL, len(more))).shown())
+            self._first_shown = min(more.shown(0, min(_TAIL, len(more))))
         known = len(samples)
         samples.keys.extend(known + key for key in more.keys) if known else samples.keys.extend(more.keys)
         samples.sizes.extend(more.sizes)
         extend(samples.deltas, more.deltas)
         extend(samples.shifts, more.shifts)
         self._last = more.last
-        tail = more.slice(max(0, len(more) - _TAIL), len(more))
-        shown = tail.shown()
-        lasting = (value for count, value in tail.deltas for _ in range(count))
+        tail = max(0, len(more) - _TAIL)
+        shown = more.shown(tail)
         self.last_shown = max(self.last_shown, *shown)
-        self.shown_until = max(self.shown_until, *(at + lasts for at, lasts in zip(shown, lasting, strict=True)))
+        self.shown_until = max(self.shown_until, *map(operator.add, shown, more.lasting(tail)))
 
     def tables(self) -> TrackTables:
         """What the header says of the track."""
@@ -111,7 +115,7 @@ class _Line:
             deltas=deltas,
             shifts=[(count, shift + start - delay) for count, shift in samples.shifts],
             keys=samples.keys if pictures else None,
-            chunk_samples=compress(self.chunks),
+            chunk_samples=compress(self.counts),
             chunk_offsets=self.offsets,
         )
 
@@ -134,17 +138,17 @@ def _pushed(samples: Samples, after: int) -> Samples:
 
 @dataclass(slots=True)
 class _Item:
-    """Bytes that go into the file in one go."""
+    """Bytes that go into the file in one go: a stretch of a recording, or what was made."""
 
-    line: _Line
     origin: Origin | None
     offset: int
     length: int
-    samples: int
+    chunks: list[tuple[_Line, Chunks]]
+    """What of each track lies in it."""
     lead: tuple[int, int] | None = None
-    """Place and length of what was made and stands in front of them."""
+    """Place and length of what was made and stands in front of it, as a part of the first chunk of the first line."""
     at_us: int = 0
-    """About when they are shown; by that the tracks of several sources are interleaved."""
+    """About when it is shown; by that the tracks of several sources are interleaved."""
 
 
 @dataclass(slots=True)
@@ -224,62 +228,94 @@ class FileBuilder:
         source = self._sources[number]
         assert source is not None, "it was opened with a stretch"
         later_us = stretch.placement.origin_us - self.first_us - self._closed_us
-        made_first: list[_Item] = []
-        recorded: list[_Item] = []
-        made_last: list[_Item] = []
+        first: list[_Item] = []
+        last: list[_Item] = []
+        recorded: list[tuple[_Line, Take]] = []
         offset = source.video.base.ticks(later_us)
         for take in stretch.pictures:
             source.video.append(take.samples, take.samples.start + offset)
             if take.origin is None:
-                where = made_last if recorded else made_first
-                where += self._items(source.video, take)
+                (last if recorded else first).append(self._made_item(source.video, take))
             else:
-                recorded += self._items(source.video, take)
+                source.video.samples.sizes[-len(take.samples)] += len(take.made)  # they are in front of its first one
+                recorded.append((source.video, take))
         if stretch.sound is not None and source.audio is not None:
             sound = _fitting(stretch.sound.samples, source.audio, source.audio.base.ticks(later_us))
             if sound is not None:
                 source.audio.append(sound, sound.start)
-                recorded += self._items(source.audio, dataclasses.replace(stretch.sound, samples=sound))
-        recorded.sort(key=_place)
-        items = [*made_first, *recorded, *made_last]
+                recorded.append((source.audio, dataclasses.replace(stretch.sound, samples=sound)))
+        items = [*first, *self._recorded_items(recorded), *last]
         begin_us, end_us = stretch.placement.origin_us, self.shown_until_us(number)
         for i, item in enumerate(items):
             item.at_us = begin_us + (end_us - begin_us) * i // len(items)
         source.items += items
 
-    def _items(self, line: _Line, take: Take) -> Iterator[_Item]:
-        lead = None
-        if take.made:
-            lead = self._made_size, len(take.made)
-            self._made.append(take.made)
-            self._made_size += len(take.made)
-        if take.origin is None:
-            assert lead is not None, "what was made has bytes"
-            yield _Item(line, None, *lead, len(take.samples))
-            return
-        for offset, length, samples in take.samples.chunks:
-            yield _Item(line, take.origin, offset, length, samples, lead)
-            if lead is not None:
-                line.samples.sizes[len(line.samples) - len(take.samples)] += lead[1]
-                lead = None
+    def _keep(self, made: bytes) -> tuple[int, int]:
+        """Where what was made is among all that was."""
+        self._made.append(made)
+        self._made_size += len(made)
+        return self._made_size - len(made), len(made)
+
+    def _made_item(self, line: _Line, take: Take) -> _Item:
+        at, length = self._keep(take.made)
+        samples = take.samples
+        chunks = Chunks(array("Q", [at]), array("Q", [length]), array("I", [len(samples)]))
+        return _Item(None, at, length, [(line, chunks)])
+
+    def _recorded_items(self, takes: list[tuple[_Line, Take]]) -> list[_Item]:
+        """The bytes of one recording that these samples lie in, in its own order and without what lies between them."""
+        if not takes:
+            return []
+        origin = takes[0][1].origin
+        columns = [(line, take.samples.chunks) for line, take in takes]
+        begins = sorted(itertools.chain.from_iterable(chunks.offsets for _, chunks in columns))
+        ends = sorted(
+            itertools.chain.from_iterable(map(operator.add, chunks.offsets, chunks.lengths) for _, chunks in columns)
+        )
+        borders = {i + 1 for i, apart in enumerate(map(operator.ne, ends, begins[1:])) if apart}
+        leads: dict[int, tuple[_Line, bytes]] = {}
+        for line, take in takes:
+            if take.made:
+                at = take.samples.chunks.offsets[0]
+                leads[at] = line, take.made
+                borders.add(bisect_left(begins, at))
+        if self._interleaves:
+            borders.update(_places_to_interleave(begins))
+        borders |= {0, len(begins)}
+        items: list[_Item] = []
+        for low, high in itertools.pairwise(sorted(borders)):
+            begin, end = begins[low], ends[high - 1]
+            chunks = [(line, found) for line, each in columns if len(found := _inside(each, begin, end))]
+            lead = None
+            if begin in leads:
+                leading, made = leads[begin]
+                lead = self._keep(made)
+                chunks.sort(key=lambda item: item[0] is not leading)
+            items.append(_Item(origin, begin, end - begin, chunks, lead))
+        return items
 
     def finish(self, tags: Tags) -> VirtualFile:
         """The file as it is now. Nothing can be added any more."""
         present = self._present
-        if len(present) == 1:
-            items = present[0].items
-        else:
-            items = sorted((item for source in present for item in source.items), key=lambda item: item.at_us)
+        items = [item for source in present for item in source.items]
+        if self._interleaves:
+            items.sort(key=lambda item: item.at_us)
         pieces: list[Piece] = []
         at = 0
         for item in items:
-            item.line.offsets.append(at)
-            item.line.chunks.append(item.samples)
+            lead = 0
             if item.lead is not None:
                 pieces.append(Piece(None, *item.lead))
-                at += item.lead[1]
+                lead = item.lead[1]
             pieces.append(Piece(item.origin, item.offset, item.length))
-            at += item.length
+            moved = at + lead - item.offset
+            for line, chunks in item.chunks:
+                line.offsets.extend([offset + moved for offset in chunks.offsets])
+                line.counts.extend(chunks.counts)
+            if lead:
+                line, chunks = item.chunks[0]
+                line.offsets[-len(chunks)] -= lead
+            at += lead + item.length
         lines = [line for source in present for line in (source.video, source.audio) if line is not None]
         tables = [line.tables() for line in lines if len(line.samples)]
         try:
@@ -298,9 +334,24 @@ class FileBuilder:
             size=behind + at,
         )
 
+    @property
+    def _interleaves(self) -> bool:
+        return len(self._present) > 1
 
-def _place(item: _Item) -> int:
-    return item.offset
+
+def _inside(chunks: Chunks, begin: int, end: int) -> Chunks:
+    """Those that begin there."""
+    low, high = bisect_left(chunks.offsets, begin), bisect_left(chunks.offsets, end)
+    return Chunks(chunks.offsets[low:high], chunks.lengths[low:high], chunks.counts[low:high])
+
+
+def _places_to_interleave(begins: list[int]) -> Iterator[int]:
+    """Numbers of chunks, so that what lies between two of them is not too long to be passed over."""
+    last = begins[0]
+    for number, begin in enumerate(begins):
+        if begin - last >= _INTERLEAVED:
+            yield number
+            last = begin
 
 
 def _fitting(samples: Samples, line: _Line, offset: int) -> Samples | None:

@@ -114,7 +114,7 @@ def _cut(stretch: Stretch, begin: tuple[int, int], end: tuple[int, int] | None) 
 def _shown_us(stretch: Stretch, place: tuple[int, int]) -> int:
     which, sample = place
     samples = stretch.pictures[which].samples
-    (shown,) = samples.slice(sample, sample + 1).shown()
+    (shown,) = samples.shown(sample, sample + 1)
     return stretch.video.base.us(shown)
 
 

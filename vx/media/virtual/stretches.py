@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import add
 
 from vx.archive.segments import Found, Recordings, Segment
 from vx.media import plan
@@ -197,7 +198,7 @@ class SourceReader:
                 return None  # its first fragment is still to come
             raise Mp4Error("it holds no picture")
         base = TimeBase(1, video.timescale)
-        first_shown = plan.first_shown(samples.slice(0, min(_HEAD, len(samples))).shown())
+        first_shown = plan.first_shown(samples.shown(0, _HEAD))
         if first_shown < video.origin:
             raise Mp4Error("its edit list hides pictures")
         placement = self._place(segment)
@@ -348,11 +349,10 @@ class _Span:
 
     def __init__(self, samples: Samples, first_shown: int) -> None:
         self.samples = dataclasses.replace(samples, start=samples.start - first_shown)
-        tail = self.samples.slice(max(0, len(samples) - _HEAD), len(samples))
-        shown = tail.shown()
+        tail = max(0, len(samples) - _HEAD)
+        shown = self.samples.shown(tail)
         self.last_shown = max(shown)
-        lasts = [count for run, count in tail.deltas for _ in range(run)]
-        self.end = max(at + lasting for at, lasting in zip(shown, lasts, strict=True))
+        self.end = max(map(add, shown, self.samples.lasting(tail)))
 
 
 class _Cutter:
@@ -395,7 +395,7 @@ class _Cutter:
         """Mp4Error unless a key frame is there which no picture behind it looks back past."""
         if number not in self.samples.keys[: bisect_right(self.samples.keys, number)]:
             raise Mp4Error("it begins without a key frame")
-        near = self.samples.slice(number, min(number + _HEAD, len(self.samples))).shown()
+        near = self.samples.shown(number, min(number + _HEAD, len(self.samples)))
         if min(near) < near[0]:
             raise Mp4Error("pictures behind its key frame refer to what lies before it")
 
@@ -415,26 +415,12 @@ class _Cutter:
     def _read(self, begin: int, end: int) -> list[Picture]:
         part = self.samples.slice(begin, end)
         keys = set(part.keys)
-        durations = [value for count, value in part.deltas for _ in range(count)]
-        pictures: list[Picture] = []
         with _opened(self._origin) as fd:
-            sizes = iter(part.sizes)
-            data = (
-                os.pread(fd, size, at)
-                for offset, _, count in part.chunks
-                for at, size in _places(offset, [next(sizes) for _ in range(count)])
-            )
-            for i, (bytes_, decoded, shown) in enumerate(zip(data, part.decoded(), part.shown(), strict=True)):
-                pictures.append(Picture(bytes_, decoded, shown, durations[i], i in keys))
-        if [len(picture.data) for picture in pictures] != list(part.sizes):
+            data = [os.pread(fd, size, at) for at, size in part.places()]
+        if list(map(len, data)) != list(part.sizes):
             raise Mp4Error("it became shorter while it was read")
-        return pictures
-
-
-def _places(offset: int, sizes: list[int]) -> Iterator[tuple[int, int]]:
-    for size in sizes:
-        yield offset, size
-        offset += size
+        times = zip(data, part.decoded(), part.shown(), part.lasting(), strict=True)
+        return [Picture(*each, i in keys) for i, each in enumerate(times)]
 
 
 @contextmanager
