@@ -101,6 +101,12 @@ def process_tree(root: int) -> list[int]:
     return tree
 
 
+def _as_installed(environment: dict[str, str]) -> dict[str, str]:
+    """Compiled modules are kept: to compile them takes time, and memory that a server would not have otherwise."""
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
+
+
 @contextmanager
 def running(
     name: str,
@@ -120,7 +126,7 @@ def running(
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, **(environment or {})},
+            env=_as_installed({**os.environ, **(environment or {})}),
         )
         try:
             assert process.stdout is not None

@@ -95,7 +95,8 @@ class Bench:
                         command += [str(tls.certificate), str(tls.key)]
                 else:
                     command = self.command(name, tls=tls)
-                server = harness.running(name, command, environment=environment, tls=tls is not None)
+                parse = _parse_listening if name == VX else None
+                server = harness.running(name, command, environment=environment, tls=tls is not None, parse=parse)
                 servers.append(stack.enter_context(server))
             yield servers
 
@@ -336,10 +337,10 @@ def unary(bench: Bench) -> list[Row]:
 
 
 def _first_page(bench: Bench) -> list[Row]:
-    note("unary: starting 10,000 sessions")
+    note("unary: preparing 10,000 sessions")
     request = bytes(bench.messages.ListSessionsRequest().SerializeToString())
     what = "ListSessions, first page of 100 of 10,000 sessions"
-    with harness.running(VX, bench.command(VX, sessions=10_000)) as server:
+    with harness.running(VX, bench.command(VX, sessions=10_000), parse=_parse_listening) as server:
         times = [
             statistics.median(bench.probe(server, scenario.LIST, request, 1.0, 50, "--first-message"))
             for _ in range(bench.rounds)
@@ -488,7 +489,7 @@ def _idle(bench: Bench) -> list[Row]:
 
 
 def _parse_listening(line: str) -> tuple[int, str]:
-    return int(line.rpartition(":")[2]), ""
+    return int(line.rpartition(":")[2]), scenario.PEER_SESSION
 
 
 _CAMERA = "hosts/Server1/DeviceIpint.1/SourceEndpoint.video:0:0"
@@ -537,7 +538,8 @@ def profile(bench: Bench, part: str) -> str:
     for label, (sessions, run) in runs.items():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "profile")
-            with harness.running(VX, bench.command(VX, profile=path, sessions=sessions)) as server:
+            command = bench.command(VX, profile=path, sessions=sessions)
+            with harness.running(VX, command, parse=_parse_listening) as server:
                 run(server)
             texts.append(f"\n{label}\n{_top(path)}")
     return "\n".join(texts)
