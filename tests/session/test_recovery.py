@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -142,6 +143,25 @@ async def test_completed_sessions_get_a_fresh_hour(life: Life, autojump_clock: t
         await trio.sleep(2)
         assert rig.state(session_id) is State.REMOVED
     assert not (rig.folder / session_id).exists()
+
+
+async def test_ten_thousand_sessions_go_when_each_is_due(life: Life, autojump_clock: trio.testing.MockClock) -> None:
+    ids = [str(number) for number in range(10_000)]
+    rng = random.Random(5)
+    life.store.records = {each: replace(COMPLETED, id=each, number=int(each) + 1, files=()) for each in ids}
+    async with life.server() as rig:
+        asked = {session_id: trio.current_time() + rng.randrange(3600) for session_id in ids}
+        for session_id, moment in sorted(asked.items(), key=lambda item: item[1]):
+            await trio.sleep_until(moment)
+            rig.registry.get(session_id)
+        await trio.sleep(3601)
+        removed = {key: record.removed_us for key, record in life.store.records.items()}
+        assert removed == {key: round((moment + 3600) * 1e6) for key, moment in asked.items()}
+        await trio.sleep_until(trio.current_time() + 86_401)
+        forgotten = {entry.session_id: entry.at_us for entry in life.store.audit if entry.detail.startswith("its row")}
+        assert forgotten == {key: round((moment + 3600 + 86_400) * 1e6) for key, moment in asked.items()}
+        assert rig.registry.page(0, 1) == []
+    assert not life.store.records
 
 
 async def test_removed_rows_are_forgotten_when_their_day_is_over(

@@ -13,7 +13,8 @@ import grpc
 
 from tools.benchmarks import scenario
 
-_POLL_S = 0.1
+_FIRST_POLL_S, _LONGEST_POLL_S = 0.1, 0.5
+"""As the command line does it."""
 _GIVE_UP_S = 60.0
 
 
@@ -27,10 +28,12 @@ def snapshot(messages: Any, stub: Any, camera: str, at: str) -> tuple[float, flo
     session = stub.StartSession(messages.StartSessionRequest(session_options=options)).started_session_id
     started = time.perf_counter() - begin
     request = messages.GetSessionStateRequest(session_id=session)
+    poll_s = _FIRST_POLL_S
     while (state := stub.GetSessionState(request).session_state).state != messages.S_COMPLETED:
         if time.perf_counter() - begin > _GIVE_UP_S:
             raise SystemExit("a session did not end")
-        time.sleep(_POLL_S)
+        time.sleep(poll_s)
+        poll_s = min(1.5 * poll_s, _LONGEST_POLL_S)
     if not state.result.succeeded or not all(file.size for file in state.result.files):
         raise SystemExit(f"a snapshot failed: {state}")
     return started, time.perf_counter() - begin

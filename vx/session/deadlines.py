@@ -23,7 +23,7 @@ class Deadlines:
     def set(self, key: str, deadline: float) -> None:
         """Give `key` this deadline instead of any it had."""
         self._of[key] = deadline
-        if len(self._heap) > 64 + 4 * len(self._of):
+        if len(self._heap) > 64 + 2 * len(self._of):
             self._heap = [(at, key) for key, at in self._of.items()]
             heapq.heapify(self._heap)
         else:

@@ -233,7 +233,7 @@ class Registry:
 
     async def wait_changed(self, session_id: str, caller: Caller = THE_SERVER) -> None:
         """Wait until something of the session is another than now, or it is gone. VxError as `get`."""
-        await self._find(session_id, caller).changed.wait()
+        await self._find(session_id, caller).wait_changed()
 
     def get(self, session_id: str, caller: Caller = THE_SERVER) -> Record:
         """The session as it is now; asking keeps it alive. VxError(NOT_FOUND) for an unknown id."""
@@ -289,12 +289,12 @@ class Registry:
         if file.path:
             text = f"the export agent has stored {file_id!r} for good; it cannot be downloaded"
             raise VxError(Kind.PRECONDITION, text, field="file_path")
-        session.leases.add(on_lost)
+        session.leases = (*session.leases, on_lost)
         self.deadlines.remove(session_id)
         try:
             yield Lease(session.folder / file.id, file.size)
         finally:
-            session.leases.discard(on_lost)
+            session.leases = tuple(lose for lose in session.leases if lose is not on_lost)
             if not session.leases:
                 self._touch(session)
 
@@ -335,6 +335,7 @@ class Registry:
         else:
             about(log, record.id).warning("failed: %s", ended.reason)
         session.record = record
+        session.entries = ()
         self._tally.add(record, self._running_s(session))
         self._turns.leave(record.id)
         self._budget.settle(record.id, await self._in_thread(folders.taken, session.folder, record.files))
@@ -383,7 +384,7 @@ class Registry:
     def _request_stop(self, session: Session, caller: Caller) -> None:
         record = session.record
         if record.state.is_running and record.state is not State.STOPPING:
-            session.entries.append(self._ledger.entry("stop", record, caller))
+            session.entries = (*session.entries, self._ledger.entry("stop", record, caller))
         session.record = replace(record, state=lifecycle.advance(record.state, lifecycle.Event.STOP))
         session.stop_scope.cancel()
 
@@ -435,7 +436,7 @@ class Registry:
     async def _destroy(self, session: Session, outcome: Outcome, caller: Caller) -> None:
         self._request_stop(session, caller)
         await session.completed.wait()
-        for lose in tuple(session.leases):
+        for lose in session.leases:
             lose()
         try:
             await self._forget(session, lifecycle.Event.DESTROYED, caller)

@@ -31,28 +31,27 @@ class Outcome:
             raise VxError(self._error.kind, str(self._error))
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Session:
-    """Mutable, and shared by the session's tasks."""
+    """Mutable, and shared by the session's tasks. Thousands of them are kept: what few need is made when it is."""
 
     _record: Record
     folder: Path
     is_live_stream: bool = False
     """It has no end of its own, or a late one: it is stopped sooner when nobody asks about it."""
-    changed: trio.Event = field(default_factory=trio.Event)
-    """Set, and replaced, when `record` is."""
     began: float | None = None
     """When its turn came, on trio's clock."""
     turn: trio.Event = field(default_factory=trio.Event)
     stop_scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     completed: trio.Event = field(default_factory=trio.Event)
-    entries: list[Entry] = field(default_factory=list)
+    entries: tuple[Entry, ...] = ()
     """Lines of the audit that are saved together with the session's end."""
-    leases: set[Callable[[], None]] = field(default_factory=set)
+    leases: tuple[Callable[[], None], ...] = ()
+    """For each download under way: what tells it that the session is destroyed."""
     purging: bool = False
     destruction: Outcome | None = None
-    ending: trio.Lock = field(default_factory=trio.Lock)
-    """Held while it is purged or forgotten."""
+    _changed: trio.Event | None = None
+    _ending: trio.Lock | None = None
 
     @property
     def record(self) -> Record:
@@ -62,5 +61,19 @@ class Session:
     @record.setter
     def record(self, record: Record) -> None:
         self._record = record
-        self.changed.set()
-        self.changed = trio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def wait_changed(self) -> None:
+        """Wait until `record` is replaced."""
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
+
+    @property
+    def ending(self) -> trio.Lock:
+        """Held while it is purged or forgotten."""
+        if self._ending is None:
+            self._ending = trio.Lock()
+        return self._ending
