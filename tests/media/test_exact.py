@@ -17,6 +17,7 @@ MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 FRAME = SECOND // 25
 FRAMES = 200
 H265 = (("preset", "ultrafast"), ("x265-params", "log-level=none:open-gop=0:keyint=25:min-keyint=25"))
+H265_OPEN = (("preset", "ultrafast"), ("x265-params", "log-level=none:open-gop=1:keyint=25:min-keyint=25:bframes=3"))
 RANGES = [(1, 3), (1.2, 2.76), (3.48, 4.52), (0.999, 5.001), (2.04, 2.2), (-5, 1.96)]
 """In seconds, at and between key frames, across segments of four seconds, within one group of pictures."""
 
@@ -43,6 +44,8 @@ CASES = {
     "one group mp4 to mp4": Case(Form(b_frames=2, gop=300), "mp4", "mp4"),
     "h265 mp4 to mp4": Case(Form(codec="libx265", audio=True, options=H265), "mp4", "mp4"),
     "h265 ts to mkv": Case(Form(codec="libx265", options=H265), "ts", "mkv"),
+    "h265 open group mp4 to mkv": Case(Form(codec="libx265", options=H265_OPEN), "mp4", "mkv", exact=False),
+    "h265 open group ts to mp4": Case(Form(codec="libx265", options=H265_OPEN), "ts", "mp4", exact=False),
     "missing frames mp4 to mp4": Case(Form(drops=7, b_frames=2), "mp4", "mp4"),
     "missing frames mkv to mkv": Case(Form(drops=3), "mkv", "mkv"),
     "size mp4 to mkv": Case(Form(width=334, height=206, b_frames=2), "mp4", "mkv"),
