@@ -54,6 +54,7 @@ state_dir = "{folder}/state"
 
 [media]
 threads = 1
+virtual = "never"
 
 [[camera]]
 access_point = "{camera}"
