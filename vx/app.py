@@ -192,6 +192,7 @@ async def serve(
             await registry.recover()
             async with trio.open_nursery() as reaper:
                 reaper.start_soon(registry.deadlines.reap, registry.expire)
+                reaper.start_soon(registry.watch_leases, _bytes(config.results.min_free_gb))
                 passwords = Passwords()
                 reaper.start_soon(passwords.run)
                 gate = await _open_gate(config, store, passwords)

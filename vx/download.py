@@ -168,6 +168,7 @@ async def _read(source: Source, offset: int, into: memoryview) -> None:
             if count is None:
                 count = await in_disk_thread(os.preadv, run.fd, [view], run.offset + done)
             if count == 0:
+                source.verify()  # it may know more
                 raise VxError(Kind.DATA_LOSS, "the file has become shorter since it was made")
             done += count
             filled += count

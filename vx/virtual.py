@@ -51,6 +51,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Of what is read: the recording, or a copy of it that shares its blocks."""
     grows: bool = False
     """It was still being written."""
+    cloned: bool = False
+    """The lease is a clone of the recording's blocks; else it is another name of the recording itself."""
     lease: str = ""
     """Its name beside `made`; empty: it couldn't be linked to, and has to be held open."""
 

@@ -99,7 +99,7 @@ class ExportService(StreamsResponses, ExportServiceBase):
                 call.caller,
                 on_lost=lambda: call.abort(destroyed),
             ) as lease,
-            open_result(lease.path, lease.size) as source,
+            open_result(lease.path, lease.size, lease.held) as source,
         ):
             first = download_file_request.start_from_chunk_index
             detail = f"{download_file_request.file_path} from byte {first * chunk_kb * 1024}"

@@ -43,6 +43,7 @@ class Budget:
         self._min_free = min_free
         self._kept: dict[str, int] = {}
         self._total_kept = 0
+        self._charged: dict[str, int] = {}
         self._promised: dict[str, int] = {}
 
     def reserve(self, key: str, survey: Survey) -> None:
@@ -87,9 +88,16 @@ class Budget:
     def settle(self, key: str, size: int) -> None:
         """The session is over and keeps `size` bytes; 0 when they are gone."""
         self._promised.pop(key, None)
+        self.charge(key, 0)
         self._total_kept += size - self._kept.pop(key, 0)
         if size:
             self._kept[key] = size
+
+    def charge(self, key: str, size: int) -> None:
+        """Beside its files a session that is over keeps so many bytes of recordings that are deleted elsewhere."""
+        self._total_kept += size - self._charged.pop(key, 0)
+        if size:
+            self._charged[key] = size
 
 
 def _size(count: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar, TypeVarTuple, Unpack
+from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -32,6 +32,7 @@ from vx.jobs import (
 from vx.logs import about
 from vx.model import ResultFile, State
 from vx.session import delivery, folders, work
+from vx.session.leases import Holdings, InThread
 from vx.session.ledger import SAVE_S, Ledger, shielded
 from vx.session.session import Session
 from vx.session.store import StoreError
@@ -50,20 +51,17 @@ _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 
 
-class InThread(Protocol):
-    """Calls a blocking function off the event loop."""
-
-    async def __call__(self, call: Callable[[Unpack[_Args]], _T], /, *args: *_Args) -> _T: ...
-
-
 class Exporter:
     """Does the exports of all sessions. A worker that was told to stop and has not ended in `grace_s` is killed."""
 
-    def __init__(self, workers: work.Workers, ledger: Ledger, grace_s: float, in_thread: InThread) -> None:
+    def __init__(
+        self, workers: work.Workers, ledger: Ledger, grace_s: float, in_thread: InThread, holdings: Holdings
+    ) -> None:
         self._workers = workers
         self._ledger = ledger
         self._grace_s = grace_s
         self._in_thread = in_thread
+        self._holdings = holdings
         self._probing = trio.CapacityLimiter(_PROBES_AT_ONCE)
 
     async def export(self, session: Session, job: Job) -> Ended:
@@ -111,6 +109,7 @@ class Exporter:
             case FileDone():
                 file = ResultFile(event.name, event.size, event.mime_type, event.first_us, event.last_us)
                 _keep(session, [file])
+                await self._holdings.hold(session, file)
             case Gap():
                 name = record.report.sources[event.source].name
                 span = describe_range(event.begin_us, event.end_us)

@@ -28,7 +28,8 @@ from vx.model import THE_SERVER, Caller, ExportRequest, Record, State
 from vx.session import delivery, folders, lifecycle, recovery, work
 from vx.session.budget import Budget, Survey
 from vx.session.deadlines import Deadlines
-from vx.session.exporter import Exporter, InThread, in_delivery_thread
+from vx.session.exporter import Exporter, in_delivery_thread
+from vx.session.leases import Holdings, InThread, Watch
 from vx.session.ledger import RETRY_S, SAVE_S, Ledger, shielded
 from vx.session.prospect import Prospect
 from vx.session.session import Outcome, Session
@@ -67,6 +68,8 @@ class Lease:
 
     path: Path
     size: int
+    held: Mapping[int, int]
+    """Of a virtual result: descriptors that are held open for it, by the number of the origin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,8 @@ class Registry:
         """`now_us` is the wall clock; `in_thread` has disks wait elsewhere. Tests have both of their own."""
         self._folder = folder
         self._ledger = Ledger(store, nursery, now_us)
-        self._exporter = Exporter(workers, self._ledger, lifetimes.stop, in_thread)
+        self._holdings = Holdings(in_thread)
+        self._exporter = Exporter(workers, self._ledger, lifetimes.stop, in_thread, self._holdings)
         self._lifetimes = lifetimes
         self._nursery = nursery
         self._turns = turns
@@ -170,7 +174,9 @@ class Registry:
             raise VxError(Kind.UNAVAILABLE, "the session could not be saved in time")
         self._add(session)
         self._touch(session)
-        job = msgspec.structs.replace(request.job, folder=str(session.folder))
+        job: Job = msgspec.structs.replace(request.job, folder=str(session.folder))
+        if isinstance(job, ClipJob) and job.virtual:
+            job = msgspec.structs.replace(job, held=self._holdings.room())
         self._nursery.start_soon(self._run, session, job, name=f"session {record.id}")
         if self._ledger.closing:
             self._request_stop(session, THE_SERVER)
@@ -292,7 +298,7 @@ class Registry:
         session.leases = (*session.leases, on_lost)
         self.deadlines.remove(session_id)
         try:
-            yield Lease(session.folder / file.id, file.size)
+            yield Lease(session.folder / file.id, file.size, self._holdings.of(session_id, file.id))
         finally:
             session.leases = tuple(lose for lose in session.leases if lose is not on_lost)
             if not session.leases:
@@ -408,7 +414,22 @@ class Registry:
             about(log, session_id).warning("it cannot be removed yet: %s", error)
             self.deadlines.set(session_id, trio.current_time() + RETRY_S)
 
-    async def _purge(self, session: Session) -> None:
+    async def watch_leases(self, min_free: int) -> None:
+        """Follow what retention does to recordings that results are served from, until cancelled."""
+
+        def account(session: Session, left: int) -> None:
+            self._budget.charge(session.record.id, left)
+
+        async def end(session: Session) -> None:
+            await self._purge(session, "its files, for want of space: retention deleted the recordings that it keeps")
+
+        def with_results() -> list[Session]:
+            found = (self._by_number[number] for number in self._numbers)
+            return [session for session in found if session.record.state is State.COMPLETED and session.record.files]
+
+        await Watch(self._in_thread, account, end, min_free).run(self._folder, with_results)
+
+    async def _purge(self, session: Session, why: str = "its files, for their age") -> None:
         async with session.ending:
             if session.record.state is not State.COMPLETED or session.leases:
                 return
@@ -419,7 +440,7 @@ class Registry:
                 files=tuple(file for file in session.record.files if file.path),
                 removed_us=self._now_us(),
             )
-            entries = [self._ledger.entry("remove", record, THE_SERVER, "its files, for their age")]
+            entries = [self._ledger.entry("remove", record, THE_SERVER, why)]
             try:
                 await self._ledger.save(record, entries)
             except StoreError as error:
@@ -431,7 +452,7 @@ class Registry:
             session.record = record
             self.deadlines.set(record.id, trio.current_time() + self._lifetimes.removed)
             await self._remove_folder(session)
-        about(log, record.id).info("its files were removed for their age")
+        about(log, record.id).info("removed: %s", why)
 
     async def _destroy(self, session: Session, outcome: Outcome, caller: Caller) -> None:
         self._request_stop(session, caller)
@@ -465,6 +486,7 @@ class Registry:
     async def _remove_folder(self, session: Session) -> None:
         with shielded(SAVE_S):
             await self._in_thread(folders.remove, session.folder)
+        self._holdings.release(session.record.id)
         self._budget.settle(session.record.id, 0)
 
     async def close(self) -> None:
@@ -498,7 +520,11 @@ class Registry:
                 interrupted.append(session)
                 continue
             session.completed.set()
-            self._budget.settle(record.id, await self._in_thread(folders.taken, session.folder, record.files))
+            taken = await self._in_thread(folders.taken, session.folder, record.files)
+            self._budget.settle(record.id, taken)
+            if taken != sum(file.size for file in record.files if not file.path):
+                for file in record.files:
+                    await self._holdings.hold(session, file)
             self._touch(session)
             if record.state is State.REMOVED:
                 left_s = recovery.seconds_left(record, self._lifetimes.removed, self._now_us())

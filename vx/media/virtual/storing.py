@@ -85,16 +85,16 @@ def _lease(recorded: Recorded, directory: int, name: str) -> Origin:
         if not recorded.identity.is_of(status, grows=recorded.grows):
             raise CopyInsteadError(f"{recorded.path}: it changed while it was read")
         identity = recorded.identity
-        if _link(fd, directory, name):
-            lease = name
-        elif (clone := _clone(fd, directory, name)) is not None:
-            lease, identity = name, clone
-        else:
-            lease = ""
+        lease, cloned = name, False
+        if not _link(fd, directory, name):
+            clone = _clone(fd, directory, name)
+            cloned = clone is not None
+            identity = clone or identity
+            lease = name if cloned else ""
     finally:
         os.close(fd)
-    grows = recorded.grows and identity == recorded.identity
-    return Origin(path=recorded.path, identity=identity, grows=grows, lease=lease)
+    grows = recorded.grows and not cloned
+    return Origin(path=recorded.path, identity=identity, grows=grows, lease=lease, cloned=cloned)
 
 
 def _link(fd: int, directory: int, name: str) -> bool:
