@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -326,3 +327,39 @@ def test_secrets_stay_secret(house: House, alice: Alice) -> None:
     for secret in secrets:
         for place in (house.server.log.encode(), state, processes, listed):
             assert secret.encode() not in place
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../vx.sqlite", "/etc/passwd", "..", ".", "", "a\0b", "../{id}/{file}", "./{file}", "{file}/", "{file}\0"],
+)
+def test_a_files_path_leads_nowhere_else(house: House, alice: Alice, path: str) -> None:
+    client = house.client(alice.token)
+    path = path.format(id=alice.session_id, file=alice.file)
+    with refused("NOT_FOUND", f"file_path: the session has no file {path!r}"):
+        client.download(alice.session_id, path)
+
+
+def test_a_link_planted_among_the_results_is_not_followed(house: House, tmp_path: Path) -> None:
+    mine = make_alice(house)
+    client = house.client(mine.token)
+    file = house.server.state_dir / "sessions" / mine.session_id / mine.file
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"x" * file.stat().st_size)
+    file.unlink()
+    file.symlink_to(secret)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.download(mine.session_id, mine.file)
+    assert caught.value.code() is grpc.StatusCode.DATA_LOSS
+    client.destroy(mine.session_id)
+    assert secret.exists()
+
+
+def test_only_the_server_reads_what_it_writes(house: House, alice: Alice) -> None:
+    modes = {path: path.stat().st_mode & 0o077 for path in house.server.state_dir.rglob("*")}
+    assert len(modes) > 3
+    assert not any(modes.values())
+    status = Path(f"/proc/{house.server.process.pid}/status").read_text()
+    assert "NoNewPrivs:\t1" in status
+    limits = Path(f"/proc/{house.server.process.pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits)

@@ -11,7 +11,6 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from subprocess import PIPE
 
 import trio
@@ -58,8 +57,7 @@ class Passwords:
                     return await self._ask(json.dumps([password_hash, password]).encode() + b"\n") == b"1\n"
                 except (OSError, trio.BrokenResourceError) as error:
                     log.warning("the helper that checks passwords: %s", error)
-            with _shielded():  # it has ended, or it hangs
-                await self._end()
+            await self._end()  # it has ended, or it hangs
             raise VxError(Kind.UNAVAILABLE, "passwords cannot be checked now")
         finally:
             self._turn.release()
@@ -92,14 +90,14 @@ class Passwords:
                         if trio.current_time() >= self._used_at + _IDLE_S:
                             await self._end()
         finally:
-            with _shielded():
-                await self._end()
+            await self._end()
 
     async def _end(self) -> None:
         helper, self._helper = self._helper, None
-        if helper is not None:
-            with suppress(ProcessLookupError):
-                helper.kill()
+        if helper is None:
+            return
+        with _shielded():
+            helper.kill()
             await helper.wait()
             for stream in (helper.stdin, helper.stdout):
                 if stream is not None:
