@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import av
 import av.container
@@ -87,7 +87,7 @@ def open_camera(
         with _synthetic(feed.address, audio is not None, wait) as connection:
             yield connection
     elif scheme == "file":
-        with _opened(lambda: open_recording(urlsplit(feed.address).path), open_s) as container:
+        with _opened(lambda: open_recording(unquote(urlsplit(feed.address).path)), open_s) as container:
             streams = _streams(container, video, audio)
             yield Connection(*streams, packets=_looped(container, *streams, wait))
     else:

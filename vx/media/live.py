@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from vx.jobs import Live, Source
@@ -28,6 +29,7 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_QUEUE = 32 << 20
 _LATE_US = SECOND_US
 """So long after the end a camera may still deliver what was taken before it."""
+_EARLY_PACKETS = 50
 _HOLE_US = plan.GAP_WORTH_A_NOTE_US
 _STEP_BACK_US = 2 * SECOND_US
 """A new connection may seem to begin before the old one ended by so much: their delays were guessed."""
@@ -69,6 +71,8 @@ class LiveReader:
         """What is being handed over; None: a key frame has to come first."""
         self._origins: dict[bool, int] = {}
         """From which the times of its pictures (True) and its sound count, in their ticks since 1970."""
+        self._early: deque[TimedPacket] = deque(maxlen=_EARLY_PACKETS)
+        """Sound that came before the key frame: some of it may belong to it."""
         self._until_us = 0
         """When the last frame that was read ends."""
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
@@ -151,6 +155,7 @@ class LiveReader:
         """Hand over what comes until the connection ends, with CameraError or UnwantedError."""
         stamped = Stamped(connection, self._clock)
         self._segment = None
+        self._early.clear()
         distrusted = False
         for packet in stamped:
             if self._abandoned:
@@ -168,16 +173,15 @@ class LiveReader:
         at_us = stamped.parameters.base.us(packet.pts) if is_picture else 0
         if self._segment is None:
             if not is_key:
+                if not is_picture:
+                    self._early.append(packet)
                 return
             self._begin(stamped, packet, at_us)
         elif is_picture and at_us - self._until_us > _HOLE_US:
             self._begin(stamped, packet, at_us, Join.CONTIGUOUS)  # but for the time, it goes on where it was
         if self._skips:
             return
-        origin = self._origins[is_picture]
-        packet.pts -= origin
-        packet.dts -= origin
-        self._put(packet, packet.size)
+        self._put_placed(packet, is_picture)
         if is_picture:
             self._until_us = max(self._until_us, at_us + stamped.parameters.base.us(packet.duration))
 
@@ -204,6 +208,16 @@ class LiveReader:
         self._until_us = at_us
         self.trouble = ""
         self._put(self._segment, 0)
+        for early in self._early if sound is not None else ():
+            if early.pts >= self._origins[False]:
+                self._put_placed(early, is_picture=False)
+        self._early.clear()
+
+    def _put_placed(self, packet: TimedPacket, is_picture: bool) -> None:
+        origin = self._origins[is_picture]
+        packet.pts -= origin
+        packet.dts -= origin
+        self._put(packet, packet.size)
 
     def _has_room_again(self) -> bool:
         if not self._skips or self._queued > _LONGEST_QUEUE // 2:
