@@ -1,4 +1,4 @@
-"""vx: an export server for surveillance video. Clips and snapshots from recordings, over gRPC.
+"""vx: an export server for surveillance video. Clips and snapshots from recordings and live cameras, over gRPC.
 
 Where things are (start with `vx.app`):
 

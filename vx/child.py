@@ -144,7 +144,10 @@ def _confine(job: Job, readable: tuple[str, ...]) -> None:
     clip = job.clip if isinstance(job, ProbeJob) else job
     sources = () if isinstance(clip, SalvageJob) else clip.sources
     is_live = not isinstance(clip, SalvageJob) and clip.live is not None
-    roots = [] if is_live else [NamePattern.parse(source.pattern).root for source in sources]
+    if is_live:
+        roots = [source.feed.path for source in sources if source.feed is not None and source.feed.path]
+    else:
+        roots = [NamePattern.parse(source.pattern).root for source in sources]
     links = isinstance(clip, ClipJob) and clip.virtual
     sandbox.confine(
         readable=[*_SYSTEM, sys.prefix, sys.base_prefix, *filter(None, sys.path), *readable, *roots],

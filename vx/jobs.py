@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Literal, Protocol
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -31,6 +32,12 @@ class LiveFeed(msgspec.Struct, frozen=True, kw_only=True):
     """A URL: rtsp, rtsps, http, https, file, test (see vx.media.camera)."""
     transport: Literal["tcp", "udp"] = "tcp"
     """Of RTSP's packets."""
+
+    @property
+    def path(self) -> str:
+        """Of the file that is played over and over; empty where it is none."""
+        url = urlsplit(self.address)
+        return unquote(url.path) if url.scheme == "file" else ""
 
     def __repr__(self) -> str:
         return f"LiveFeed({self.address.partition(':')[0]}:…, {self.transport})"

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.client import CAMERA, COMPLETED, SECOND_CAMERA, Client
-from tests.material import judge
+from tests.material import judge, numbered, numbers
 from tests.server_process import ServerProcess
 from tests.stubs import Stubs
+from tools.make_recordings import Form
 
 PASSWORD = "Geheim%21"
 CONFIGURATION = """
@@ -31,7 +32,12 @@ live = "test:?width=320&height=192&rate=25"
 access_point = "{second}"
 display_name = "Yard"
 live = "rtsp://viewer:{password}@127.0.0.1:{port}/stream"
+
+[[camera]]
+access_point = "{third}"
+live = "file://{film}"
 """
+THIRD_CAMERA = CAMERA.replace("DeviceIpint.1", "DeviceIpint.3")
 
 
 @pytest.fixture
@@ -42,8 +48,14 @@ def deaf() -> Iterator[int]:
 
 
 @pytest.fixture
-def server(start_server: Callable[[str], ServerProcess], deaf: int) -> ServerProcess:
-    return start_server(CONFIGURATION.format(camera=CAMERA, second=SECOND_CAMERA, password=PASSWORD, port=deaf))
+def server(start_server: Callable[[str], ServerProcess], deaf: int, tmp_path: Path) -> ServerProcess:
+    film = tmp_path / "film.mkv"
+    film.write_bytes(numbered(Form(), 50))
+    return start_server(
+        CONFIGURATION.format(
+            camera=CAMERA, second=SECOND_CAMERA, third=THIRD_CAMERA, password=PASSWORD, port=deaf, film=film
+        )
+    )
 
 
 @pytest.fixture
@@ -73,6 +85,12 @@ def test_a_stream_lasts_for_its_duration(client: Client, tmp_path: Path) -> None
     state = client.wait_completed(session_id)
     assert state.result.succeeded
     assert len(judge(saved(client, session_id, tmp_path)).frames) == 30
+
+
+def test_a_file_in_a_loop(client: Client, tmp_path: Path) -> None:
+    session_id = client.start(live(client, THIRD_CAMERA, seconds=2.4))
+    assert client.wait_completed(session_id).result.succeeded
+    assert numbers(saved(client, session_id, tmp_path)) == [*range(50), *range(10)]
 
 
 @pytest.mark.parametrize("form", ["MKV", "MP4"])

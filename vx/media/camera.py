@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import av
 import av.container
@@ -23,6 +23,7 @@ from av.bitstream import BitStreamFilterContext
 from av.filter import Graph
 from av.packet import Packet
 from av.stream import Stream
+from av.video.stream import VideoStream
 
 from vx.jobs import LiveFeed
 from vx.media.messages import Track, assign_stream, detached
@@ -30,8 +31,10 @@ from vx.media.nal import Form
 from vx.media.plan import SECOND_US, TimeBase
 from vx.media.recording import (
     BrokenError,
+    demux,
     frame_rate,
     open_recording,
+    read_head,
     sound_stream,
     time_base,
     track_key,
@@ -86,8 +89,8 @@ def open_camera(
     if scheme == "test":
         with _synthetic(feed.address, audio is not None, wait) as connection:
             yield connection
-    elif scheme == "file":
-        with _opened(lambda: open_recording(unquote(urlsplit(feed.address).path)), open_s) as container:
+    elif feed.path:
+        with _opened(lambda: open_recording(feed.path), open_s) as container:
             streams = _streams(container, video, audio)
             yield Connection(*streams, packets=_looped(container, *streams, wait))
     else:
@@ -142,7 +145,9 @@ def _told(error: Exception) -> str:
     return f"its answer makes no sense ({type(error).__name__})"
 
 
-def _streams(container: av.container.InputContainer, video: int, audio: int | None) -> tuple[Stream, Stream | None]:
+def _streams(
+    container: av.container.InputContainer, video: int, audio: int | None
+) -> tuple[VideoStream, Stream | None]:
     try:
         picture = video_stream(container, video)
     except BrokenError as error:
@@ -176,22 +181,24 @@ def _received(
 
 
 def _looped(
-    container: av.container.InputContainer, video: Stream, audio: Stream | None, wait: Wait
+    container: av.container.InputContainer, video: VideoStream, audio: Stream | None, wait: Wait
 ) -> Iterator[Packet[Any]]:
     """Its packets at the pace of their times; each round goes on where the one before it ended."""
     streams = _wanted(video, audio)
     begin_s = time.monotonic()
     later_us = 0
-    first_us: int | None = None
-    while True:
-        end_us = later_us
-        try:
-            for packet in container.demux(*streams):
+    try:
+        while True:
+            packets = demux(container, *streams)
+            head = read_head(packets, video)
+            first = next(packet for packet in head.packets if packet.stream_index == video.index)
+            first_us = time_base(video).us(first.dts or 0)
+            end_us = later_us
+            for packet in itertools.chain(head.packets, packets):
                 base = time_base(container.streams[packet.stream_index])
                 at = packet.dts if packet.dts is not None else packet.pts
-                if not packet.size or at is None:
+                if at is None:
                     continue
-                first_us = base.us(at) if first_us is None else first_us
                 due_us = base.us(at) - first_us + later_us
                 if wait(max(begin_s + due_us / SECOND_US - time.monotonic(), 0)):
                     raise UnwantedError
@@ -199,12 +206,10 @@ def _looped(
                 by = base.ticks(later_us)
                 packet.pts, packet.dts = (None if t is None else t + by for t in (packet.pts, packet.dts))
                 yield packet
-            if end_us == later_us:
-                raise CameraError("the file holds nothing")
             later_us = end_us
             container.seek(0)
-        except (av.FFmpegError, ValueError) as error:
-            raise CameraError(str(translate(error))) from None
+    except (av.FFmpegError, ValueError, BrokenError) as error:
+        raise CameraError(str(translate(error))) from None
 
 
 # ---- a picture that is made here

@@ -100,10 +100,11 @@ class Stamped:
         """Whether enough has come to tell what the tracks are, and when they were taken."""
         if self._sound is not None and self._sound.track is None:
             return False
-        times = [each.packet.pts for each in held if each.packet.stream_index == self.video_index]
+        frames = [each.packet for each in held if each.packet.stream_index == self.video_index]
         if not self._connection.has_times:
-            return bool(times)
-        return sum(at is not None for at in times) >= (1 if self.parameters.rate else _TELLING_FRAMES)
+            return bool(frames)
+        has_order = any(frame.pts is not None and frame.dts is not None for frame in frames)
+        return len(frames) >= (1 if self.parameters.rate and has_order else _TELLING_FRAMES)
 
     def _settle(self, held: list[_Arrived]) -> None:
         base = self.parameters.base
