@@ -140,6 +140,8 @@ def judge(path: Path, *, flawless: bool = True) -> Judged:
     times: dict[str, list[float]] = {"video": [], "audio": []}
     tracks: list[list[float]] = [[] for _ in found["streams"]]
     for frame in found["frames"]:
+        if frame.get("media_type") not in times:
+            continue  # a subtitle
         moment = float(frame.get("best_effort_timestamp_time", "nan"))
         times[frame["media_type"]].append(moment)
         tracks[frame["stream_index"]].append(moment)

@@ -75,6 +75,8 @@ FOREIGN: dict[str, set[str]] = {
     "av": {"vx.media"},
     "PIL": {"vx.media"},
     "reportlab": {"vx.media"},
+    "font_roboto": {"vx.media"},
+    "pyzipper": {"vx.media"},
     "numpy": {"vx.media"},
     "click": {"vx.cli"},
     "rich": {"vx.cli"},
@@ -97,6 +99,8 @@ PURE = VOCABULARY | {
     "vx.media.plan",
     "vx.media.virtual.files",
     "vx.media.virtual.limits",
+    "vx.media.geometry",
+    "vx.media.subtitles",
     "vx.archive.pattern",
     *(f"vx.mp4.{name}" for name in ("boxes", "tables", "description", "movie", "fragments", "recording", "build")),
 }

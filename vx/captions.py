@@ -65,6 +65,7 @@ _DIRECTIVES: Mapping[str, Callable[[datetime], str]] = {
     "T": lambda t: f"{t.hour:02}:{t.minute:02}:{t.second:02}",
     "%": lambda _: "%",
 }
+_LONGEST_NAME = len("September")
 _ZONE = "z"
 _DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
 _WILDCARD = re.compile("{(" + "|".join(WILDCARDS) + ")}")
@@ -148,6 +149,11 @@ class Caption:
     def gap(self, from_us: int) -> str:
         """What stands instead of it where nothing was recorded from a wall time on."""
         return f"Nothing was recorded after {self.time(from_us)}"
+
+    def longest(self, us: int) -> int:
+        """The most bytes that the text has at any moment, given one."""
+        names = _LONGEST_NAME * self.time_format.count("%")
+        return max(len(self.at(us).encode()) + names * (len(self.parts) - 1), len(self.gap(us).encode()) + names)
 
 
 class Cue(NamedTuple):

@@ -25,6 +25,7 @@ import msgspec
 
 from vx.access.hashing import check_hash
 from vx.archive.pattern import NamePattern
+from vx.drawing import MaskStyle, Polygon
 from vx.errors import Kind, VxError
 from vx.jobs import Cut, Gaps, LiveFeed
 from vx.rights import Grant, Rights
@@ -263,6 +264,18 @@ def _user_name(value: str) -> str:
     return value
 
 
+def _polygon(value: object) -> Polygon:
+    if not isinstance(value, list) or len(value) < 3:
+        raise ValueError
+    fraction = _number(float, 0, 1)
+    points = []
+    for point in value:
+        if not isinstance(point, list) or len(point) != 2:
+            raise ValueError
+        points.append((float(fraction.read(point[0])), float(fraction.read(point[1]))))
+    return tuple(points)
+
+
 _Seconds = Annotated[float, _number(float, 0, 3600)]
 _Lifetime = Annotated[float, _number(float, 1, 10 * 366 * 86400)]
 _Listen = Annotated[
@@ -296,6 +309,13 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True):
     """The zone of the times in the files' names."""
 
 
+class Mask(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a camera's picture that never leaves this server: `[[camera.mask]]`."""
+
+    points: Annotated[Polygon, _Rule(_polygon, "a list of at least 3 points [x, y], each of them from 0 to 1")]
+    """Its corners, as fractions of the frame from the top left."""
+
+
 class Camera(msgspec.Struct, frozen=True, kw_only=True):
     """A camera that clients may ask for: `[[camera]]`."""
 
@@ -304,12 +324,15 @@ class Camera(msgspec.Struct, frozen=True, kw_only=True):
     display_id: _Line = ""
     display_name: _Line = ""
     """For people; the access point where none is given."""
+    location: _Line = ""
+    """Where it hangs, in words, for text in pictures."""
     archive: tuple[Archive, ...] = ()
     """The first one is the default."""
     live: Annotated[LiveFeed, _Rule(_live, "the address of a camera", tells_all=True)] | None = None
     """Where it can be seen live."""
     live_transport: Annotated[Literal["tcp", "udp"], _one_of("tcp", "udp")] = "tcp"
     """By which RTSP's packets come."""
+    mask: tuple[Mask, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.display_name:
@@ -391,6 +414,8 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
     """A shorter gap is always kept."""
     threads: Annotated[int, _number(int, 0, 64)] = 0
     """For each decoder and encoder; 0: one for each core, 4 at most."""
+    mask: Annotated[MaskStyle, _one_of("black", "mosaic")] = "black"
+    """What masks look like."""
     virtual: Annotated[str, _one_of("auto", "never")] = "auto"
     """Whether clips that need no encoding are served from the recordings, where that can be, or always copied."""
 

@@ -77,6 +77,11 @@ class Drawing(msgspec.Struct, frozen=True, kw_only=True):
     """None: no text is burnt in."""
 
 
+def needs_painting(drawing: Drawing) -> bool:
+    """Whether there is anything to do to a frame."""
+    return bool(drawing.crop or drawing.masks or drawing.windows or drawing.outlines or drawing.text)
+
+
 class Words(msgspec.Struct, frozen=True, kw_only=True):
     """What the text of an export says; `vx.captions` makes the text of a camera and a moment from it."""
 

@@ -110,7 +110,6 @@ class ClipJob(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
     end_us: int
     container: Container
     reject_audio: bool = False
-    comment: str = ""
     max_file_size: int = 0
     """Bytes that no file may exceed; 0: no limit."""
     discrete: bool = True
@@ -148,7 +147,6 @@ class SnapshotJob(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
     folder: str
     sources: tuple[Source, ...]
     at_us: int
-    comment: str = ""
     words: Words = Words()
     page: Page | None = None
     """None: JPEG."""

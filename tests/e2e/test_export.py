@@ -210,8 +210,9 @@ def test_two_cameras_in_one_file_each_with_its_mask_and_tracks(client: Client, t
     path.write_bytes(client.download(session_id, file.path))
     assert [numbers(path, track=track) for track in (0, 1)] == [list(range(13, 75)), list(range(13, 60))]
     judged = judge(path)
-    assert [stream["codec_type"] for stream in judged.streams] == ["video", "audio", "video"]
-    assert [stream["tags"]["title"] for stream in judged.streams] == ["Entrance", "Entrance", "Yard"]
+    assert [stream["codec_type"] for stream in judged.streams] == ["video", "audio", "video", "subtitle"]
+    titles = [stream["tags"]["title"] for stream in judged.streams]
+    assert titles == ["Entrance", "Entrance", "Yard", "Entrance, Yard"]
     assert (file.min_timestamp, file.max_timestamp) == (at(0.52), at(2.96))
 
 

@@ -26,6 +26,7 @@ from tests.material import (
     source,
 )
 from tools.make_recordings import Form, Piece, cut
+from vx.drawing import Words
 from vx.jobs import ClipJob, Cut, Event, FileDone, FileOpened, PartFile, Progress, SourceEnded
 from vx.media import reading, recording
 
@@ -67,7 +68,7 @@ def clip(
         end_us=T0 + round(end * SECOND),
         container=container_of(target),
         virtual=target == "virtual",
-        comment="Grüße, 你好",
+        words=Words(comment="Grüße, 你好"),
         reject_audio=reject_audio,
         max_file_size=max_file_size,
         cut=cut,

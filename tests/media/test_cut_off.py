@@ -14,6 +14,7 @@ from tools.make_recordings import Form
 from vx.jobs import PartFile
 from vx.media import salvage
 from vx.media.muxing import _OPTIONS
+from vx.media.results import Target
 
 PART = PartFile(part_name="clip.mp4.part", name="clip.mp4", mime_type="video/mp4", first_us=0)
 
@@ -50,7 +51,7 @@ def test_a_file_that_ends_within_a_fragments_table_is_kept_up_to_there(under_way
     for cut in range(0, length, 64):
         (tmp_path / PART.part_name).write_bytes(under_way[: at + cut])
         link = FakeLink()
-        assert salvage.keep(str(tmp_path), PART, link), cut
+        assert salvage.keep(Target(str(tmp_path), PART), link), cut
         lasts.add(link.done[0].last_us)
         assert (tmp_path / PART.name).read_bytes()[:at] == under_way[:at]
     (last_us,) = lasts
@@ -61,4 +62,4 @@ def test_a_file_that_ends_within_pictures_is_kept(under_way: bytes, tmp_path: Pa
     at, length, _ = [box for box in boxes(under_way) if box[2] == b"mdat"][10]
     for cut in range(16, length, 2000):
         (tmp_path / PART.part_name).write_bytes(under_way[: at + cut])
-        assert salvage.keep(str(tmp_path), PART, FakeLink()), cut
+        assert salvage.keep(Target(str(tmp_path), PART), FakeLink()), cut

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 
 from tests.material import BITS, BLOCK, SECOND, T0, Outcome, do, numbered, real_footage, source
 from tools.make_recordings import Form, Piece, cut
+from vx.drawing import Words
 from vx.jobs import SnapshotJob
 
 MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
@@ -21,7 +22,8 @@ OPEN_GOP = Form(b_frames=2, options=(("x264-params", "open-gop=1"), ("preset", "
 def snapshot(pattern: Path | str, folder: Path, at: float, comment: str = "") -> Outcome:
     """The frame shown at `at` seconds after T0."""
     folder.mkdir(exist_ok=True)
-    job = SnapshotJob(folder=str(folder), sources=(source(pattern),), at_us=T0 + round(at * SECOND), comment=comment)
+    words = Words(comment=comment)
+    job = SnapshotJob(folder=str(folder), sources=(source(pattern),), at_us=T0 + round(at * SECOND), words=words)
     return do(job)
 
 
@@ -114,16 +116,18 @@ def test_the_picture_says_when_and_where_it_was_taken(tmp_path: Path) -> None:
     cut(numbered(Form(), 50), str(pattern), T0 + 155_000, [Piece(0, 2 * SECOND)])
     out = tmp_path / "out"
     out.mkdir()
-    job = SnapshotJob(folder=str(out), sources=(source(pattern, "Вход № 1"),), at_us=T0 + SECOND, comment="Grüße, 你好")
+    words = Words(comment="Grüße, 你好", offset_min=-90)
+    job = SnapshotJob(folder=str(out), sources=(source(pattern, "Вход № 1"),), at_us=T0 + SECOND, words=words)
     made = do(job)
     with Image.open(made.file) as image:
         exif = image.getexif()
         taken = exif.get_ifd(ExifTags.IFD.Exif)
     assert (image.format, image.size) == ("JPEG", (320, 192))
     assert image.info["comment"].decode() == "Grüße, 你好"
-    assert taken[ExifTags.Base.DateTimeOriginal] == "2026:05:11 08:00:00"
+    assert taken[ExifTags.Base.DateTimeOriginal] == "2026:05:11 06:30:00"
     assert taken[ExifTags.Base.SubsecTimeOriginal] == "995000"
-    assert taken[ExifTags.Base.OffsetTimeOriginal] == "+00:00"
+    assert taken[ExifTags.Base.OffsetTimeOriginal] == "-01:30"
+    assert taken[ExifTags.Base.UserComment].removeprefix(b"UNICODE\0").decode("utf-16-be") == "Grüße, 你好"
     assert exif[ExifTags.Base.Software] == "vx"
     assert "Вход № 1".encode() in made.file.read_bytes()
     done = made.link.done[0]

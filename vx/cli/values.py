@@ -160,7 +160,13 @@ def local_names(file_ids: list[str], mime_types: list[str]) -> list[str]:
     return names
 
 
-_EXTENSIONS = {"video/mp4": ".mp4", "video/x-matroska": ".mkv", "image/jpeg": ".jpg", "application/pdf": ".pdf"}
+_EXTENSIONS = {
+    "video/mp4": ".mp4",
+    "video/x-matroska": ".mkv",
+    "image/jpeg": ".jpg",
+    "application/pdf": ".pdf",
+    "application/zip": ".zip",
+}
 
 
 def _safe(file_id: str) -> str:

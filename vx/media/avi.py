@@ -21,10 +21,10 @@ from av.audio.frame import AudioFrame
 from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
 
-from vx.jobs import PartFile
 from vx.media.messages import Track, detached
 from vx.media.muxing import DEFAULT_RATE, ResultFile
 from vx.media.plan import SECOND_US, TimeBase
+from vx.media.results import Target
 
 TICK = TimeBase(1, 90_000)
 LONGEST_HOLE_US = 60 * SECOND_US
@@ -41,8 +41,7 @@ class AviFile(ResultFile):
 
     def __init__(
         self,
-        folder: str,
-        part: PartFile,
+        target: Target,
         tracks: Sequence[tuple[Track, str]],
         metadata: Mapping[str, str],
         *,
@@ -56,7 +55,7 @@ class AviFile(ResultFile):
         self._heard_until = 0
         self._next_number = 0
         metadata = {**metadata, "date": metadata.get("creation_time", "")}
-        super().__init__(folder, part, "avi", tracks, metadata, live=live)
+        super().__init__(target, "avi", tracks, metadata, live=live)
         self._sound_base = self.bases[1] if len(tracks) > 1 else None
         self.bases = [TICK for _ in tracks]  # AVI's own are too coarse to reckon with
 

@@ -39,11 +39,14 @@ track begins with a key frame and nothing is lost or doubled.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings
+from vx.captions import Caption
+from vx.drawing import needs_painting
 from vx.errors import Kind, VxError
 from vx.jobs import ClipJob, Ended, FileDone, FileOpened, Gap, Link, Note, Progress, Source, SourceEnded
 from vx.media import labels, muxing, plan, results, salvage
@@ -53,9 +56,11 @@ from vx.media.cutting import exact_cut
 from vx.media.feeding import Chunk, Feed, TooLargeError
 from vx.media.messages import Begin, Message, Stage
 from vx.media.muxing import ResultFile
+from vx.media.pictures import Draw
 from vx.media.plan import Budget, Join
 from vx.media.progress import Teller
 from vx.media.reading import Reader
+from vx.media.results import Target
 from vx.media.transcode import transcoding
 from vx.timestamps import format_timestamp
 
@@ -79,13 +84,19 @@ def export_clip(job: ClipJob, link: Link) -> Ended:
 
 def pipeline(
     job: ClipJob,
+    source: Source,
     messages: Iterator[Message],
     warn: Callable[[str], None],
     inform: Callable[[str], None],
     stopping: Callable[[], bool],
 ) -> Iterator[Message]:
     """One source's messages, as they come out of its stages."""
-    stages: list[Stage] = [transcoding(job, warn, inform, stopping)]
+    draws: list[Draw] = []
+    if needs_painting(source.drawing):
+        from vx.media.overlay import Painter  # and with it numpy, which takes 20 MB of a worker
+
+        draws.append(Painter(source.drawing, Caption.of(job.words, [source]), warn))
+    stages: list[Stage] = [transcoding(job, warn, inform, stopping, draws)]
     if job.cut == "exact":
         stages.append(lambda messages: exact_cut(messages, warn))
     for stage in stages:
@@ -123,7 +134,7 @@ class Lane:
         self.ranges_us = source.ranges_us or ((job.start_us, job.end_us),)
         self._link = link
         self.reader = self._open(job)
-        messages = pipeline(job, iter(self.reader), self.warn, self.inform, link.stopping.is_set)
+        messages = pipeline(job, source, iter(self.reader), self.warn, self.inform, link.stopping.is_set)
         self.feed = Feed(messages, job.max_file_size)
 
     def _open(self, job: ClipJob) -> SourceReader:
@@ -156,6 +167,8 @@ class Clip:
         self._link = link
         self._lanes = lanes
         self._name = ", ".join(lane.source.name for lane in lanes)
+        with_subtitles = job.subtitles and job.container != "avi"
+        self._caption = Caption.of(job.words, [lane.source for lane in lanes]) if with_subtitles else None
         self._file: ClipFile | None = None
         self._refused: Begin | None = None
         """A segment for which libav opens no file."""
@@ -315,17 +328,36 @@ class Clip:
                     raise VxError(Kind.UNSUPPORTED, text)
                 tracks += [(t, lane.source.name) for t in (segment.video, segment.audio) if t is not None]
         metadata = labels.metadata(self._job, [lane.source for lane in self._lanes], first_us)
-        overhead = muxing.overhead(self._job.container, tracks, metadata, live=self._is_live)
+        caption = self._caption
+        overhead = muxing.overhead(
+            self._job.container,
+            tracks,
+            metadata,
+            longest_cue=0 if caption is None else caption.longest(first_us),
+            locked=bool(self._job.password),
+            live=self._is_live,
+        )
         budget = Budget(self._job.max_file_size, overhead)
         if chunk.load is not None and not chunk.load.fits(budget):
             raise self._too_small(first_us, budget.overhead.fixed + chunk.load.cost(budget))
-        part = results.plan_file(self._job.folder, self._name, self._job.container, first_us)
+        target = self._target(first_us)
         if self._job.container == "avi":
-            result: ResultFile = AviFile(self._job.folder, part, tracks, metadata, live=self._is_live)
+            result: ResultFile = AviFile(target, tracks, metadata, live=self._is_live)
         else:
-            result = ResultFile(self._job.folder, part, self._job.container, tracks, metadata, live=self._is_live)
-        self._link.send(FileOpened(part=part))
-        return ClipFile(result, segments, begin_us, budget)
+            subtitles = self._name if caption is not None else ""
+            result = ResultFile(target, self._job.container, tracks, metadata, subtitles=subtitles, live=self._is_live)
+        self._link.send(FileOpened(part=target.part))
+        return ClipFile(result, segments, begin_us, budget, caption)
+
+    def _target(self, first_us: int) -> Target:
+        job = self._job
+        if not job.password:
+            return Target(job.folder, results.plan_file(job.folder, self._name, job.container, first_us))
+        from vx.media.locked import LockedTarget  # and with it what encrypts
+
+        part = results.plan_file(job.folder, self._name, "zip", first_us)
+        entry = f"{Path(part.name).stem}.{job.container}"
+        return LockedTarget(job.folder, part, entry, results.MIME_TYPES[job.container], job.password)
 
     def _absent(self, number: int) -> Begin | None:
         """What tracks a file has for a source that has nothing to give as it is opened; None: it has none."""
@@ -343,16 +375,16 @@ class Clip:
         last_us = file.last_us
         self._file = None
         try:
-            size = file.result.close()
+            size = file.close()
         except muxing.RefusedError as error:
             self._lanes[0].warn(f"{error}; kept is what can be read of it")
-            self._files += salvage.keep(self._job.folder, file.result.part, self._link)
+            self._files += salvage.keep(file.result.target, self._link)
             return
         except VxError:
             self._file = file
             raise
         self._files += 1
-        part = file.result.part
+        part = file.result.target.part
         self._teller.now(Progress(last_frame_us=last_us, source=self._whose))
         self._link.send(
             FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=part.first_us, last_us=last_us)
@@ -364,7 +396,7 @@ class Clip:
         if file is None:
             return
         if file.result.failed:
-            self._files += salvage.keep(self._job.folder, file.result.part, self._link)
+            self._files += salvage.keep(file.result.target, self._link)
         else:
             self._file = file
             self._finish_file()

@@ -7,20 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vx.captions import Caption
 from vx.media import plan
 from vx.media.feeding import Chunk, goes_on
 from vx.media.messages import Begin, TimedPacket
 from vx.media.muxing import ResultFile
 from vx.media.plan import Budget, Join, TrackClock
+from vx.media.subtitles import Subtitles
+
+_LONGEST_GAP_US = 3600 * plan.SECOND_US
 
 
 class ClipFile:
     """A result file with its clocks. Packets go in with times counted from their segment's origin."""
 
-    def __init__(self, result: ResultFile, sources: Sequence[Begin | None], first_us: int, budget: Budget) -> None:
-        """`sources`: the segment with which each source begins; None: it has nothing (more) to give."""
+    def __init__(
+        self,
+        result: ResultFile,
+        sources: Sequence[Begin | None],
+        first_us: int,
+        budget: Budget,
+        caption: Caption | None = None,
+    ) -> None:
+        """`sources`: the segment with which each source begins; None: it has nothing (more) to give. `caption`: of its
+        subtitle track, where it has one.
+        """
         self.result = result
         self.budget = budget
+        self._subtitles = None if caption is None else Subtitles(caption, first_us, result)
         self.sources: list[SourceTracks | None] = []
         """By the source's number."""
         self._first_us = first_us
@@ -30,7 +44,7 @@ class ClipFile:
             if segment is None:
                 self.sources.append(None)
                 continue
-            self.sources.append(SourceTracks(result, track, segment))
+            self.sources.append(SourceTracks(result, track, segment, self._subtitles))
             track += 1 if segment.audio is None else 2
 
     @property
@@ -58,16 +72,34 @@ class ClipFile:
 
     def bridges(self, segment: Begin, gap_us: int) -> bool:
         """Whether the container can go on with this segment after such a gap."""
+        if self._subtitles is not None and self.budget.limit and gap_us > _LONGEST_GAP_US:
+            return False  # it takes more than one cue, which is more than the budget reckons with
         return self.result.bridges(gap_us, segment.video, limited=self.budget.limit > 0)
 
     def close_gap(self, gap_us: int) -> None:
         """Nothing was recorded for so long; what comes next follows at once."""
+        if self._subtitles is not None and (last := self._last_shown) is not None:
+            self._subtitles.close_gap(last.shown_until_us, gap_us, last.segment.wall_us)
         self._closed_us += gap_us
+
+    def close(self) -> int:
+        """Finalise the file; returns its size. VxError where the disk refuses."""
+        if self._subtitles is not None and (last := self._last_shown) is not None:
+            self._subtitles.finish(last.shown_until_us, last.segment.wall_us)
+        return self.result.close()
+
+    @property
+    def _last_shown(self) -> SourceTracks | None:
+        """The source whose pictures go on for longest; None: there are none yet."""
+        present = [source for source in self._present if source.entered]
+        return max(present, key=lambda source: source.shown_until_us, default=None)
 
     def write(self, number: int, chunk: Chunk) -> None:
         """Write a source's packets; left out is what can't be decoded for want of a key frame."""
         tracks = self.sources[number]
         assert tracks is not None, "nothing is written to a source that the file wasn't opened for"
+        if chunk.opens and self._subtitles is not None:
+            self._tell_gap(self._subtitles, chunk.segment, chunk.begins_us)
         for segment, packets in chunk.runs:
             if segment is not tracks.segment or not tracks.entered:
                 tracks.enter(segment, segment.origin_us - self._first_us - self._closed_us)
@@ -75,12 +107,19 @@ class ClipFile:
         if chunk.load is not None:
             self.budget.take(chunk.load.cost(self.budget))
 
+    def _tell_gap(self, subtitles: Subtitles, segment: Begin, begins_us: int) -> None:
+        until_us = max(source.shown_until_us for source in self._present)
+        begins_us -= self.to_clip(0)
+        if until_us and begins_us - until_us > plan.GAP_WORTH_A_NOTE_US:
+            subtitles.pause(until_us, begins_us, segment.wall_us)
+
 
 class SourceTracks:
     """One source's picture and sound in the file."""
 
-    def __init__(self, result: ResultFile, track: int, segment: Begin) -> None:
+    def __init__(self, result: ResultFile, track: int, segment: Begin, subtitles: Subtitles | None) -> None:
         """`track`: the number of the picture's track; that of its sound, if it has any, is the next one."""
+        self._subtitles = subtitles
         self.segment = segment
         self.entered = False
         self._result = result
@@ -155,6 +194,8 @@ class SourceTracks:
         duration = packet.duration
         if not clock.same:
             duration = clock.source.rescale(duration, clock.track)
+        if self._subtitles is not None:
+            self._subtitles.reach(clock.track.us(pts), self.segment.wall_us)
         self._result.write(self._video_track, packet, pts, dts, None if clock.same else duration)
         if pts > self._last_shown:
             self._last_shown = pts
@@ -180,5 +221,7 @@ class SourceTracks:
         pts = plan.audio_pts(wanted, duration, self._heard_until)
         if pts is None:
             return  # it was heard already
+        if self._subtitles is not None:
+            self._subtitles.reach(clock.track.us(pts), self.segment.wall_us)
         self._result.write(self._audio_track, packet, pts, pts, None if clock.same else duration)
         self._heard_until = pts + max(duration, 1)

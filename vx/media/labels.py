@@ -18,7 +18,7 @@ def metadata(job: ClipJob, sources: Sequence[Source], first_us: int) -> dict[str
     zone = f"UTC{'-' if offset < 0 else '+'}{abs(offset) // 60:02}:{abs(offset) % 60:02}"
     tags = {
         "title": ", ".join(source.name for source in sources),
-        "comment": job.comment,
+        "comment": job.words.comment,
         "creation_time": to_datetime(first_us).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "description": f"Camera: {', '.join(ids)}. Time zone: {zone}. Software: {_SOFTWARE}.",
     }

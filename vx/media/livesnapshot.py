@@ -12,13 +12,13 @@ from vx.jobs import Ended, Link, Note, SnapshotJob, SourceEnded
 from vx.media.live import LiveReader
 from vx.media.livetime import WallClock
 from vx.media.messages import Begin, detached
-from vx.media.snapshot import picture, write
+from vx.media.shots import Shots
 
 _ROUND_S = 0.02
 
 
 def export_live_snapshots(job: SnapshotJob, link: Link) -> Ended:
-    """One picture of each camera, all of them at once. Where one fails, the others are still written.
+    """A picture of each camera, all of them at once, or one document. Where one fails, the others are still written.
 
     VxError where the disk refuses.
     """
@@ -27,6 +27,7 @@ def export_live_snapshots(job: SnapshotJob, link: Link) -> Ended:
     looks = [_Look(job, number, clock, link) for number in range(len(job.sources))]
     until_s = time.monotonic() + job.live.first_frame_timeout_s
     waiting = list(looks)
+    shots = Shots(job, link)
     try:
         while waiting and not link.stopping.is_set() and time.monotonic() < until_s:
             link.stopping.wait(_ROUND_S)
@@ -35,11 +36,12 @@ def export_live_snapshots(job: SnapshotJob, link: Link) -> Ended:
                 if found is not None:
                     waiting.remove(look)
                     frame, shown_us = found
-                    write(job, look.number, picture(frame), shown_us, link)
+                    shots.take(look.number, frame, shown_us)
                     link.send(SourceEnded(source=look.number, error=""))
     finally:
         for look in looks:
             look.reader.abandon()
+    shots.close()
     stopped = "stopped before it was done" if link.stopping.is_set() else ""
     reasons = []
     for look in waiting:

@@ -19,11 +19,13 @@ import av
 import av.container
 
 from vx.errors import VxError
-from vx.jobs import Container, PartFile
+from vx.jobs import Container
 from vx.media import results
+from vx.media.cuestream import CueStream
 from vx.media.messages import Track
 from vx.media.plan import Overhead
 from vx.media.recording import time_base
+from vx.media.results import Target
 
 _FORMATS = {"mp4": "mp4", "mkv": "matroska", "avi": "avi"}
 _FRAGMENT_US = 5_000_000
@@ -62,6 +64,10 @@ _LARGEST_SOUND = 384_000
 """Bits a second."""
 _TRACK_BYTES = 1 << 10
 """What a further track's description takes."""
+_ZIP_BYTES = 1 << 10
+"""What an encrypted ZIP file adds: its headers, and twice the name of the file in it."""
+_CUE_BYTES = 160
+"""What the tables say of a subtitle, and of the runs of other tracks that it parts."""
 
 _failed: list[av.container.OutputContainer] = []
 """Files that an error hit: PyAV would write their trailer when they are collected, over what is readable. The worker
@@ -85,47 +91,47 @@ class RefusedError(VxError):
 class ResultFile:
     """A file under way. Write packets in decoding order, then `close` it.
 
-    After a VxError nothing more can be done with it; with `failed` set its part file is left as it is on the disk, for
-    `salvage` to look at.
+    After a VxError nothing more can be done with it; with `failed` set what was written is left as it is at its target,
+    for `salvage` to look at.
     """
 
     failed = False
 
     def __init__(
         self,
-        folder: str,
-        part: PartFile,
+        target: Target,
         container: Container,
         tracks: Sequence[tuple[Track, str]],
         metadata: Mapping[str, str],
         *,
+        subtitles: str = "",
         live: bool = False,
     ) -> None:
-        """Opens the file and fixes its tracks, each with its title. VxError where it can't be created.
+        """Opens the file and fixes its tracks, each with its title, and that of its subtitles if it has any. VxError
+        where it can't be created.
 
         RefusedError where the fault is a track's; nothing is left of the file then. `live`: what is written reaches
         the disk within a second.
         """
-        self.part = part
-        self._folder = folder
-        path = str(Path(folder, part.part_name))
-        self._syncing = results.Syncing(Path(path), 1 if live else results.SYNC_BYTES)
+        self.target = target
+        self._syncing = results.Syncing(Path(target.path), 1 if live else results.SYNC_BYTES)
         options = dict(_OPTIONS[container])
         if live:
             options |= _LIVE_OPTIONS[container] | {"max_interleave_delta": str(_LIVE_PATIENCE_US)}
         try:
-            self._output = av.open(path, "w", format=_FORMATS[container], container_options=options)
+            self._output = av.open(target.path, "w", format=_FORMATS[container], container_options=options)
             try:
                 self._streams = [self._add(track, title) for track, title in tracks]
+                self._cues = None if not subtitles else CueStream(self._output, container, subtitles, live=live)
                 self._output.metadata.update(metadata)
                 self._output.start_encoding()
             except Exception:
                 _failed.append(self._output)
                 raise
         except (av.FFmpegError, OSError, ValueError) as error:
-            told = _told(part.name, error)
+            told = _told(target.part.name, error)
             if isinstance(told, RefusedError):
-                results.discard(folder, part)
+                target.discard()
             raise told from error
         self.bases = [time_base(stream) for stream in self._streams]
         """Each track's ticks."""
@@ -154,6 +160,21 @@ class ResultFile:
             packet.duration = duration
             packet.time_base = self._fractions[track]
         packet.stream = self._streams[track]
+        self._mux(packet)
+
+    def show_text(self, at_us: int, until_us: int, text: str) -> None:
+        """From this time of the file on the subtitles show a text, up to another time unless something else comes."""
+        assert self._cues is not None, "the file was opened with a title for its subtitles"
+        for packet in self._cues.show(at_us, until_us, text):
+            self._mux(packet)
+
+    def end_text(self, at_us: int) -> None:
+        """From this time of the file on the subtitles show nothing."""
+        assert self._cues is not None, "the file was opened with a title for its subtitles"
+        for packet in self._cues.end(at_us):
+            self._mux(packet)
+
+    def _mux(self, packet: Any) -> None:
         try:
             self._output.mux_one(packet)
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -181,12 +202,16 @@ class ResultFile:
             raise self._fail(error) from error
         if self._syncing.error is not None:
             raise self._fail(self._syncing.error) from self._syncing.error
-        return results.complete(self._folder, self.part)
+        try:
+            return self.target.complete()
+        except VxError:
+            self.failed = True
+            raise
 
     def _fail(self, error: Exception) -> VxError:
         self.failed = True
         _failed.append(self._output)
-        return _told(self.part.name, error)
+        return _told(self.target.part.name, error)
 
 
 def _told(name: str, error: Exception) -> VxError:
@@ -195,9 +220,17 @@ def _told(name: str, error: Exception) -> VxError:
 
 
 def overhead(
-    container: Container, tracks: Sequence[tuple[Track, str]], metadata: Mapping[str, str], *, live: bool = False
+    container: Container,
+    tracks: Sequence[tuple[Track, str]],
+    metadata: Mapping[str, str],
+    *,
+    longest_cue: int = 0,
+    locked: bool = False,
+    live: bool = False,
 ) -> Overhead:
-    """The most that the container adds."""
+    """The most that the container adds. `longest_cue`: bytes of a subtitle's text; 0: there are none. `locked`: it goes
+    into a ZIP file.
+    """
     worst = _OVERHEADS[container]
     if container == "avi":
         worst = _avi_overhead(worst, tracks)
@@ -207,7 +240,13 @@ def overhead(
     fixed += sum(2 * len(track.extradata) + 4 * len(title) + _TRACK_BYTES for track, title in tracks[2:])
     fixed += sum(2 * len(track.extradata) + 4 * len(title) for track, title in tracks[:2])
     # a key frame of any picture begins a run, in which every track has a header
-    return dataclasses.replace(worst, fixed=worst.fixed + 2 * fixed, group=worst.group * max(1, (len(tracks) + 1) // 2))
+    fixed += (_TRACK_BYTES if longest_cue else 0) + (_ZIP_BYTES if locked else 0)
+    return dataclasses.replace(
+        worst,
+        fixed=worst.fixed + 2 * fixed,
+        group=worst.group * max(1, (len(tracks) + 1) // 2),
+        second=longest_cue + _CUE_BYTES if longest_cue else 0,
+    )
 
 
 def _avi_overhead(worst: Overhead, tracks: Sequence[tuple[Track, str]]) -> Overhead:

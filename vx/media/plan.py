@@ -251,6 +251,8 @@ class Overhead:
     group: int
     """For each run of packets under one header: it ends with the group of pictures, or after `group_us`."""
     group_us: int
+    second: int = 0
+    """For each second: what a subtitle takes, with its text."""
 
 
 @dataclass
@@ -263,8 +265,11 @@ class Budget:
 
     def cost(self, payload: int, packets: int, lasts_us: int) -> int:
         """What a group of pictures with its sound takes."""
-        runs = 2 + max(0, lasts_us) // self.overhead.group_us
-        return payload + packets * self.overhead.packet + runs * self.overhead.group
+        lasts_us = max(0, lasts_us)
+        runs = 2 + lasts_us // self.overhead.group_us
+        seconds = 3 + lasts_us // SECOND_US
+        worst = self.overhead
+        return payload + packets * worst.packet + runs * worst.group + seconds * worst.second
 
     def fits(self, cost: int, reserve: int = 0) -> bool:
         """Whether it still has room."""

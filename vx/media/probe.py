@@ -65,7 +65,9 @@ class _Rehearsal:
 
     def _rehearse(self, messages: Iterator[Message]) -> None:
         until = time.monotonic() + _SAMPLE_S
-        for message in pipeline(self._job, messages, self._warn, self._inform, self._link.stopping.is_set):
+        for message in pipeline(
+            self._job, self._source, messages, self._warn, self._inform, self._link.stopping.is_set
+        ):
             if isinstance(message, Begin):
                 if self._written is not None:
                     return

@@ -16,7 +16,14 @@ from vx.errors import Kind, VxError
 from vx.jobs import PartFile
 from vx.timestamps import to_datetime
 
-MIME_TYPES = {"mp4": "video/mp4", "mkv": "video/x-matroska", "avi": "video/x-msvideo", "jpg": "image/jpeg"}
+MIME_TYPES = {
+    "mp4": "video/mp4",
+    "mkv": "video/x-matroska",
+    "avi": "video/x-msvideo",
+    "jpg": "image/jpeg",
+    "pdf": "application/pdf",
+    "zip": "application/zip",
+}
 _LONGEST_STEM = 120
 """Bytes; with time, extension and part suffix that stays below the 255 that file systems allow."""
 
@@ -97,6 +104,25 @@ def sync_folder(folder: str) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+class Target:
+    """Where a result is written, and what becomes of that: under its part name at first, then under its own."""
+
+    def __init__(self, folder: str, part: PartFile) -> None:
+        self.part = part
+        self.path = str(Path(folder, part.part_name))
+        self.mime_type = part.mime_type
+        """Of what is written at `path`."""
+        self._folder = folder
+
+    def complete(self) -> int:
+        """What was written is the result; returns its size. VxError where the disk refuses."""
+        return complete(self._folder, self.part)
+
+    def discard(self) -> None:
+        """Nothing of it is of use."""
+        discard(self._folder, self.part)
 
 
 def discard(folder: str, part: PartFile) -> None:

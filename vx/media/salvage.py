@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+import zipfile
 from pathlib import Path
 
 import av
 
-from vx.jobs import Ended, FileDone, Link, Note, PartFile, SalvageJob
-from vx.media import results
+from vx.jobs import Ended, FileDone, Link, Note, SalvageJob
 from vx.media.recording import BrokenError, demux, open_recording, time_base, translate, video_stream
+from vx.media.results import Target
 
 _BOX = struct.Struct(">I4s")
 """A box of an MP4 begins with its length, this included, and its kind."""
@@ -17,24 +18,27 @@ _BOX = struct.Struct(">I4s")
 
 def salvage(job: SalvageJob, link: Link) -> Ended:
     """Keep each part that holds a picture under its final name, remove the others. VxError where the disk refuses."""
-    kept = sum(keep(job.folder, part, link) for part in job.parts)
+    kept = sum(keep(Target(job.folder, part), link) for part in job.parts)
     if kept:
         return Ended(succeeded=True)
     return Ended(succeeded=False, reason="nothing of the files under way could be kept")
 
 
-def keep(folder: str, part: PartFile, link: Link) -> bool:
-    """Keep one part file if it holds a picture: rename it, report it done. Else delete it, with a note."""
-    path = Path(folder, part.part_name)
+def keep(target: Target, link: Link) -> bool:
+    """Keep what was written if it holds a picture: complete it, report it done. Else delete it, with a note.
+
+    VxError where the disk refuses.
+    """
+    part, path = target.part, Path(target.path)
     try:
-        if part.mime_type == "video/mp4":
+        if target.mime_type == "video/mp4":
             _cut_after_last_fragment(path)
-        last_us = part.first_us + (_shown_us(str(path)) if part.mime_type.startswith("video/") else _picture(path))
+        last_us = part.first_us + (_shown_us(str(path)) if target.mime_type.startswith("video/") else _whole(path))
     except Exception as error:  # noqa: BLE001 - bad bytes make libav and PyAV raise anything
-        results.discard(folder, part)
+        target.discard()
         link.send(Note(level="warning", text=f"{part.name}: {translate(error)}; nothing of it can be kept"))
         return False
-    size = results.complete(folder, part)
+    size = target.complete()
     link.send(FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=part.first_us, last_us=last_us))
     return True
 
@@ -80,6 +84,10 @@ def _shown_us(path: str) -> int:
         return time_base(video).us(last - first)
 
 
-def _picture(path: Path) -> int:
-    """A JPEG is written in one go: a part of one is of no use."""
+def _whole(path: Path) -> int:
+    """A picture and a document are written in one go: a part of one is of no use. A ZIP file may be whole; up to when
+    what is in it is shown, nobody can tell.
+    """
+    if zipfile.is_zipfile(path):
+        return 0
     raise BrokenError(f"it is not complete ({path.stat().st_size} bytes)")

@@ -1,25 +1,21 @@
-"""A snapshot: the very frame that a viewer of the recording would see at a time, as a JPEG."""
+"""A snapshot: the very frame that a viewer of the recording would see at a time, as a JPEG or a page of a PDF."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
-from PIL import Image
-from PIL.ExifTags import IFD, Base
 
 from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings, Segment
-from vx.jobs import Ended, FileDone, FileOpened, Link, Note, Progress, SnapshotJob, Source, SourceEnded
-from vx.media import plan, results
+from vx.jobs import Ended, Link, Note, SnapshotJob, Source, SourceEnded
+from vx.media import plan
 from vx.media.recording import (
     BrokenError,
     complete_stamps,
@@ -32,34 +28,40 @@ from vx.media.recording import (
     translate,
     video_stream,
 )
-from vx.timestamps import format_timestamp, to_datetime
+from vx.media.shots import Shots, decode_external
+from vx.timestamps import format_timestamp
 
-QUALITY = 93
-LONGEST_COMMENT = 65_000
 _REORDER_WINDOW = 32
 """Packets in decoding order among which all that are shown before a frame are found; H.264 and H.265 reorder by 16."""
 
 
 def export_snapshots(job: SnapshotJob, link: Link) -> Ended:
-    """One JPEG for each source. Where one fails, the others are still written. VxError where the disk refuses."""
+    """A JPEG for each source, or one document. Where one fails, the others are still written. VxError where the disk
+    refuses.
+    """
     reasons: list[str] = []
+    shots = Shots(job, link)
     for number, source in enumerate(job.sources):
-        error = _export(job, number, link)
+        error = _export(job, number, shots, link)
         link.send(SourceEnded(source=number, error=error))
         if error:
             reasons.append(f"{source.name}: {error}")
+    shots.close()
     return Ended(succeeded=not reasons, reason="; ".join(reasons))
 
 
-def _export(job: SnapshotJob, number: int, link: Link) -> str:
+def _export(job: SnapshotJob, number: int, shots: Shots, link: Link) -> str:
     """One source's picture; why there is none, else an empty text. VxError where the disk refuses."""
     if link.stopping.is_set():
         return "stopped before it was done"
     try:
-        frame, shown_us = _find_frame(job.sources[number], number, job.at_us, link)
+        if job.external is None:
+            frame, taken_us = _find_frame(job.sources[number], number, job.at_us, link)
+        else:
+            frame, taken_us = decode_external(job.external.data), job.external.taken_us
     except BrokenError as error:
         return str(error)
-    write(job, number, picture(frame), shown_us, link)
+    shots.take(number, frame, taken_us)
     return ""
 
 
@@ -175,80 +177,3 @@ def _stamped(video: VideoStream, head: list[Packet[Any]], rest: Iterator[Packet[
             started = started or packet.is_keyframe
             if started:
                 yield packet
-
-
-# AVColorSpace to the matrices that swscale knows
-_MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-}
-_HD_HEIGHT = 720
-
-
-def picture(frame: VideoFrame) -> Image.Image:
-    """The frame as it is meant to be seen: by its own colour matrix and range, upright, in full resolution."""
-    matrix = _MATRICES.get(frame.colorspace)
-    if matrix is None:  # what players assume where the stream doesn't say
-        matrix = Colorspace.ITU709 if frame.height >= _HD_HEIGHT else Colorspace.ITU601
-    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-    rgb = frame.reformat(
-        format="rgb24",
-        src_colorspace=matrix,
-        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
-    )
-    (plane,) = rgb.planes
-    # not by way of numpy: to load it takes most of the time that a snapshot does
-    image = Image.frombytes("RGB", (rgb.width, rgb.height), bytes(plane), "raw", "RGB", plane.line_size, 1)
-    turned = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
-    turn = turned.get(round(frame.rotation) % 360)
-    return image if turn is None else image.transpose(turn)
-
-
-def write(job: SnapshotJob, number: int, image: Image.Image, shown_us: int, link: Link) -> None:
-    """Write the picture of a source, by its number, and when it was taken. VxError where the disk refuses."""
-    source = job.sources[number]
-    part = results.plan_file(job.folder, source.name, "jpg", shown_us)
-    link.send(FileOpened(part=part))
-    try:
-        image.save(
-            Path(job.folder, part.part_name),
-            "JPEG",
-            quality=QUALITY,
-            exif=_exif(source, shown_us),
-            comment=_fitting(job, number, link),
-        )
-    except OSError as error:
-        results.discard(job.folder, part)
-        raise results.write_error(part.name, error) from error
-    size = results.complete(job.folder, part)
-    link.send(Progress(last_frame_us=shown_us, source=number))
-    link.send(FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=shown_us, last_us=shown_us))
-
-
-def _exif(source: Source, shown_us: int) -> Image.Exif:
-    moment = to_datetime(shown_us)
-    exif = Image.Exif()
-    exif[Base.ImageDescription] = source.name.encode()  # as bytes: EXIF text is ASCII to Pillow, readers take UTF-8
-    exif[Base.Software] = "vx"
-    exif[Base.DateTime] = f"{moment:%Y:%m:%d %H:%M:%S}"
-    taken = exif.get_ifd(IFD.Exif)
-    taken[Base.DateTimeOriginal] = f"{moment:%Y:%m:%d %H:%M:%S}"
-    taken[Base.SubsecTimeOriginal] = f"{moment.microsecond:06d}"
-    taken[Base.OffsetTimeOriginal] = "+00:00"
-    return exif
-
-
-def _fitting(job: SnapshotJob, number: int, link: Link) -> bytes:
-    """The comment as bytes that fit into a JPEG's comment segment."""
-    text = job.comment.encode()
-    if len(text) <= LONGEST_COMMENT:
-        return text
-    told = f"{job.sources[number].name}: the comment is cut after {LONGEST_COMMENT} bytes"
-    link.send(Note(level="warning", text=told, source=number))
-    return text[:LONGEST_COMMENT].decode(errors="ignore").encode()

@@ -7,7 +7,7 @@ is ignored in silence. Pure, but for the look at the clock's offset where the cl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,10 +15,11 @@ import betterproto
 import msgspec
 
 from vx.config import Agent, Archive, Camera, Config, safe_file_name
+from vx.drawing import Words
 from vx.errors import Kind, VxError
-from vx.jobs import ClipJob, Container, SnapshotJob, Source
-from vx.model import Delivery, ExportRequest
-from vx.rpc import coding, live
+from vx.jobs import ClipJob, Container, Live, SnapshotJob, Source
+from vx.model import THE_SERVER, Caller, Delivery, ExportRequest
+from vx.rpc import coding, drawing, live
 from vx.rpc.codec import unknown_field
 from vx.rpc.generated.axxonsoft.bl.mmexport import (
     ArchiveMode,
@@ -28,6 +29,7 @@ from vx.rpc.generated.axxonsoft.bl.mmexport import (
     Options,
     SnapshotType,
     SnapshotTypeEFormat,
+    StreamSetting,
     StreamType,
     StreamTypeEFormat,
 )
@@ -36,6 +38,7 @@ from vx.timestamps import parse_timestamp
 
 ROOT = "session_options"
 _MAX_COMMENT = 10_000
+_LONGEST_PASSWORD = 1000
 _SMALLEST_FILE = 16 << 10
 _MAX_OFFSET_MIN = 14 * 60
 """The largest offset from UTC that any place on Earth has had for a century."""
@@ -45,8 +48,11 @@ Settings = dict[str, tuple[str, Any]]
 """Setting's name → (path of the entry that counts, its value)."""
 
 
-def parse_options(options: Options, config: Config) -> ExportRequest:
-    """What `options` ask for. VxError of the kinds INVALID, NOT_FOUND and UNSUPPORTED, with the field's path."""
+def parse_options(options: Options, config: Config, caller: Caller = THE_SERVER) -> ExportRequest:
+    """What `options` ask for. VxError of the kinds INVALID, NOT_FOUND and UNSUPPORTED, with the field's path.
+
+    What the caller may do has been checked; here the rights say whether the configuration's masks apply.
+    """
     unknown = unknown_field(options, ROOT)
     if unknown:
         _unsupported(unknown, "this server does not know this field")
@@ -58,45 +64,44 @@ def parse_options(options: Options, config: Config) -> ExportRequest:
         _invalid(f"{ROOT}.stream", "is required, or snapshot")
     cameras: Mode = options.live if mode == "live" else options.archive
     common = _settings(options.settings, f"{ROOT}.settings")
-    _only_defaults(
-        common,
-        {
-            "comment": None,
-            "timezone": None,
-            "file_name": None,  # names files that are stored with an agent; those that are downloaded have an id
-            "burn_subtitle": False,
-            "apply_mask": False,
-            "invert_mask": False,
-            "highlight_areas": False,
-        },
-    )
     if options.cloud_export:
         _unsupported(f"{ROOT}.cloud_export", "this server has no cloud to export to")
-    _, comment = common.get("comment", ("", ""))
-    if len(comment) > _MAX_COMMENT:
-        _invalid(common["comment"][0], f"has {len(comment)} characters; at most {_MAX_COMMENT} are allowed")
     job: ClipJob | SnapshotJob
     if output == "stream":
-        job = _clip(cameras, options.stream, comment, options.max_file_size, config)
+        job = _clip(cameras, options.stream, common, options.max_file_size, config, caller)
     else:
-        job = _snapshot(cameras, options.snapshot, comment, config)
-    timezone_min = _timezone(common)
-    if isinstance(job, ClipJob):
-        job = msgspec.structs.replace(job, timezone_min=timezone_min)
+        job = _snapshot(cameras, options.snapshot, common, config, caller)
     agent = _agent(options, cameras, config)
     delivery, field = _delivery(options, common, agent, config)
     if isinstance(job, ClipJob):
         # an agent that stores the results for good stores files
-        virtual = config.media.virtual == "auto" and job.container == "mp4" and delivery is None
+        may_be_virtual = config.media.virtual == "auto" and job.container == "mp4" and delivery is None
+        # such a clip has no subtitles: where a client asks for them, it is copied
+        virtual = may_be_virtual and not (job.subtitles and "subtitle_cast" in common)
         job = msgspec.structs.replace(job, virtual=virtual)
     return ExportRequest(
         job=job,
-        options=bytes(options),
-        timezone_min=timezone_min,
+        options=bytes(_without_password(options)),
+        timezone_min=job.words.offset_min,
         agent=agent.access_point,
         delivery=delivery,
         delivery_field=field,
     )
+
+
+def _without_password(options: Options) -> Options:
+    """What ListSessions may show."""
+    output, _ = betterproto.which_one_of(options, "output_type")
+    if output != "stream" or not _passwords(options.stream):
+        return options
+    shown = Options().parse(bytes(options))
+    for setting in _passwords(shown.stream):
+        setting.password = ""
+    return shown
+
+
+def _passwords(form: StreamType) -> list[StreamSetting]:
+    return [each for each in form.settings if betterproto.which_one_of(each, "setting")[0] == "password"]
 
 
 def _agent(options: Options, mode: Mode, config: Config) -> Agent:
@@ -151,16 +156,10 @@ def _external(directory: str, field: str, config: Config) -> tuple[str, str]:
     return str(root), str(path)
 
 
-def _clip(mode: Mode, form: StreamType, comment: str, max_file_size: int, config: Config) -> ClipJob:
+def _clip(
+    mode: Mode, form: StreamType, common: Settings, max_file_size: int, config: Config, caller: Caller
+) -> ClipJob:
     settings = _settings(form.settings, f"{ROOT}.stream.settings")
-    _only_defaults(
-        settings,
-        {
-            **dict.fromkeys(coding.SETTINGS),
-            "password": "",
-            "reject_audio": None,
-        },
-    )
     container = _CONTAINERS.get(form.format)
     if container is None:
         if form.format == StreamTypeEFormat.EXE:
@@ -170,12 +169,14 @@ def _clip(mode: Mode, form: StreamType, comment: str, max_file_size: int, config
         _invalid(
             f"{ROOT}.max_file_size", f"is {max_file_size}; not even a picture fits into less than {_SMALLEST_FILE}"
         )
-    sources = _sources(mode, config)
+    burn, subtitles = drawing.parse_methods(common, "" if container != "avi" else "AVI has no subtitles")
+    sources = _sources(mode, common, config, caller, burn=burn)
     if isinstance(mode, LiveMode):
         start = end = time.time_ns() // 1000
     else:
         start, end = _range(mode)
         sources = _masked(sources, mode, start, end)
+    words = _words(common, start, caller)
     return ClipJob(
         folder="",
         sources=sources,
@@ -189,8 +190,11 @@ def _clip(mode: Mode, form: StreamType, comment: str, max_file_size: int, config
         container=container,
         coding=coding.parse_coding(settings, container, config.media.threads),
         reject_audio=settings.get("reject_audio", ("", False))[1],
-        comment=comment,
         max_file_size=max_file_size,
+        timezone_min=words.offset_min,
+        words=words,
+        subtitles=subtitles,
+        password=_password(settings),
     )
 
 
@@ -202,41 +206,83 @@ def _range(archive: ArchiveMode) -> tuple[int, int]:
     return min(start, end), max(start, end)
 
 
-def _snapshot(mode: Mode, form: SnapshotType, comment: str, config: Config) -> SnapshotJob:
-    _only_defaults(_settings(form.settings, f"{ROOT}.snapshot.settings"), {})
-    if form.format not in (SnapshotTypeEFormat.DEFAULT, SnapshotTypeEFormat.JPEG):
-        _bad_enum(f"{ROOT}.snapshot.format", form.format, SnapshotTypeEFormat, "JPEG is")
-    sources = _sources(mode, config)
-    if isinstance(mode, LiveMode):
-        if mode.duration:
-            _invalid(f"{ROOT}.live.duration", "is for streams; a snapshot is the next frame")
-        how = live.how(mode.duration, f"{ROOT}.live.duration", config)
-        return SnapshotJob(folder="", sources=sources, at_us=time.time_ns() // 1000, comment=comment, live=how)
-    archive = mode
+def _password(settings: Settings) -> str:
+    path, password = settings.get("password", ("", ""))
+    if len(password) > _LONGEST_PASSWORD:
+        _invalid(path, f"has {len(password)} characters; at most {_LONGEST_PASSWORD} are allowed")
+    return str(password)
+
+
+def _snapshot(mode: Mode, form: SnapshotType, common: Settings, config: Config, caller: Caller) -> SnapshotJob:
+    if form.format not in tuple(SnapshotTypeEFormat):
+        _invalid(f"{ROOT}.snapshot.format", f"{int(form.format)} is not a value of SnapshotTypeEFormat")
+    is_pdf = form.format == SnapshotTypeEFormat.PDF
+    settings = _settings(form.settings, f"{ROOT}.snapshot.settings")
+    burn, _ = drawing.parse_methods(common, f"a {'PDF' if is_pdf else 'JPEG'} has no subtitles")
+    sources = _sources(mode, common, config, caller, burn=burn)
+    at = time.time_ns() // 1000 if isinstance(mode, LiveMode) else _moment(mode)
+    external = drawing.parse_external(settings, at, len(sources))
+    return SnapshotJob(
+        folder="",
+        sources=sources,
+        at_us=at,
+        words=_words(common, at, caller),
+        page=drawing.parse_page(settings, is_pdf=is_pdf),
+        external=external,
+        live=_next_frame(mode, config) if isinstance(mode, LiveMode) and external is None else None,
+    )
+
+
+def _next_frame(mode: LiveMode, config: Config) -> Live:
+    if mode.duration:
+        _invalid(f"{ROOT}.live.duration", "is for streams; a snapshot is the next frame")
+    return live.how(mode.duration, f"{ROOT}.live.duration", config)
+
+
+def _moment(archive: ArchiveMode) -> int:
     for path, ranges in _masks(archive):
         if ranges:
             _unsupported(path, "is for clips; a snapshot has one moment")
     at = _time(archive.start_timestamp, f"{ROOT}.archive.start_timestamp")
     if archive.end_timestamp:  # a snapshot has no use for it, but what is there must be a time
         _time(archive.end_timestamp, f"{ROOT}.archive.end_timestamp")
-    return SnapshotJob(folder="", sources=sources, at_us=at, comment=comment)
+    return at
 
 
-def _sources(mode: Mode, config: Config) -> tuple[Source, ...]:
+def _words(common: Settings, at_us: int, caller: Caller) -> Words:
+    """What text says; local time is that of the server, as it was at `at_us`, where the client names no offset."""
+    path, comment = common.get("comment", ("", ""))
+    if len(comment) > _MAX_COMMENT:
+        _invalid(path, f"has {len(comment)} characters; at most {_MAX_COMMENT} are allowed")
+    return drawing.parse_words(common, _timezone(common, at_us), comment, caller.name)
+
+
+def _sources(mode: Mode, common: Settings, config: Config, caller: Caller, *, burn: bool) -> tuple[Source, ...]:
     field = f"{ROOT}.{'live' if isinstance(mode, LiveMode) else 'archive'}.sources"
     sources: Sequence[ArchiveModeSource | LiveModeSource] = mode.sources
     if not sources:
         _invalid(field, "is empty; at least one source is required")
-    return tuple(_source(source, f"{field}[{index}]", config) for index, source in enumerate(sources))
+    found = []
+    for index, source in enumerate(sources):
+        path = f"{field}[{index}]"
+        camera = _camera(source.origin, path, config)
+        own = _settings(source.settings, f"{path}.settings")
+        masks = () if caller.rights.may_see_unmasked(camera.access_point) else camera.mask
+        drawn = drawing.parse_drawing(common, own, masks, config.media.mask, burn=burn)
+        found.append(msgspec.structs.replace(_source(source, camera, path), drawing=drawn))
+    return tuple(found)
 
 
-def _source(source: ArchiveModeSource | LiveModeSource, path: str, config: Config) -> Source:
-    if not source.origin:
+def _camera(origin: str, path: str, config: Config) -> Camera:
+    if not origin:
         _invalid(f"{path}.origin", "is required: the access point of a camera")
-    camera = config.find_camera(source.origin)
+    camera = config.find_camera(origin)
     if camera is None:
-        raise VxError(Kind.NOT_FOUND, f"there is no camera {source.origin!r}", field=f"{path}.origin")
-    _only_defaults(_settings(source.settings, f"{path}.settings"), {})
+        raise VxError(Kind.NOT_FOUND, f"there is no camera {origin!r}", field=f"{path}.origin")
+    return camera
+
+
+def _source(source: ArchiveModeSource | LiveModeSource, camera: Camera, path: str) -> Source:
     video, audio = _tracks(source.tracks, f"{path}.tracks")
     found = Source(
         origin=camera.access_point,
@@ -244,13 +290,14 @@ def _source(source: ArchiveModeSource | LiveModeSource, path: str, config: Confi
         pattern="",
         timezone="UTC",
         id=camera.display_id,
+        location=camera.location,
         video=video,
         audio=audio,
     )
     if isinstance(source, LiveModeSource):
         return msgspec.structs.replace(found, feed=live.feed_of(camera, f"{path}.origin"))
     if source.mask_filter:
-        _unsupported(f"{path}.mask_filter", "is not built yet")
+        _unsupported(f"{path}.mask_filter", "this server has no detectors whose tracks it could mask")
     archive = _archive(source.storages, camera, path)
     return msgspec.structs.replace(found, pattern=archive.path, timezone=archive.timezone)
 
@@ -342,13 +389,20 @@ def _time(text: str, path: str) -> int:
         _invalid(path, str(error))
 
 
-def _timezone(common: Settings) -> int:
+def _timezone(common: Settings, at_us: int) -> int:
     if "timezone" not in common:
-        return (time.localtime().tm_gmtoff or 0) // 60
+        return _server_offset_min(at_us)
     path, minutes = common["timezone"]
     if abs(minutes) > _MAX_OFFSET_MIN:
         _invalid(path, f"is {minutes}; an offset from UTC in minutes, -{_MAX_OFFSET_MIN} to {_MAX_OFFSET_MIN}")
     return int(minutes)
+
+
+def _server_offset_min(at_us: int) -> int:
+    try:
+        return (time.localtime(at_us // 1_000_000).tm_gmtoff or 0) // 60
+    except (OverflowError, OSError):
+        return 0
 
 
 # ---- lists of settings
@@ -363,18 +417,6 @@ def _settings(entries: Sequence[betterproto.Message], path: str) -> Settings:
             _invalid(f"{path}[{index}]", "holds no setting")
         found[name] = (f"{path}[{index}].{name}", value)
     return found
-
-
-def _only_defaults(settings: Settings, honoured: Mapping[str, Any]) -> None:
-    """Refuse what is not in `honoured`, or has there another value than the one that is honoured (None: any)."""
-    for name, (path, value) in settings.items():
-        if name not in honoured:
-            _unsupported(path, "is not built yet")
-        only = honoured[name]
-        if only is not None and value != only:
-            if isinstance(value, betterproto.Enum):
-                _bad_enum(path, value, type(only), f"{only.name} is")
-            _unsupported(path, "is not built yet")
 
 
 def _bad_enum(path: str, value: int, known: Callable[[int], Any], allowed: str) -> NoReturn:

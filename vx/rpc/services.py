@@ -112,8 +112,9 @@ class ExportService(StreamsResponses, ExportServiceBase):
 
 def read_options(options: Options, config: Config) -> model.ExportRequest:
     """What the call that this task answers asks for. VxError where it is not allowed, or not understood."""
-    check_permitted(options, current_call().caller.rights, time.time_ns() // 1000)
-    return parse_options(options, config)
+    caller = current_call().caller
+    check_permitted(options, caller.rights, time.time_ns() // 1000)
+    return parse_options(options, config, caller)
 
 
 def _chunk_header(index: int, length: int) -> bytes:

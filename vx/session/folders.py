@@ -142,8 +142,8 @@ def _content(folder: Path) -> int:
 def left_behind(folder: Path, parts: tuple[PartFile, ...]) -> tuple[list[ResultFile], list[PartFile]]:
     """What a worker that died made of `parts`: files that are complete, and those of which something may be readable.
 
-    A worker completes a file by renaming it, and may have had no time to say so. A picture is then known as a whole; a
-    clip has to be looked at, under the name it has by now.
+    A worker completes a file by renaming it, and may have had no time to say so. A picture, a document and a ZIP file
+    are then known as a whole; a clip has to be looked at, under the name it has by now.
     """
     complete: list[ResultFile] = []
     readable: list[PartFile] = []
@@ -154,7 +154,7 @@ def left_behind(folder: Path, parts: tuple[PartFile, ...]) -> tuple[list[ResultF
         size = _size(folder / part.name)
         if size is None:
             continue
-        if part.mime_type.startswith("image/"):
+        if not part.mime_type.startswith("video/"):
             complete.append(ResultFile(part.name, size, part.mime_type, part.first_us, part.first_us))
         else:
             readable.append(

@@ -56,10 +56,10 @@ def _check(job: ClipJob) -> None:
 
 
 _PLAIN_JOB = (
-    *("folder", "start_us", "end_us", "container", "reject_audio", "comment", "max_file_size", "discrete"),
-    *("timezone_min", "cut", "gaps", "gap_us", "virtual", "held"),
+    *("folder", "start_us", "end_us", "container", "reject_audio", "words", "max_file_size", "discrete"),
+    *("timezone_min", "cut", "gaps", "gap_us", "virtual", "held", "subtitles"),
 )
-_PLAIN_SOURCE = ("origin", "name", "pattern", "timezone", "id", "ranges_us", "video", "audio")
+_PLAIN_SOURCE = ("origin", "name", "pattern", "timezone", "id", "location", "ranges_us", "video", "audio")
 """What is honoured here; where a job says anything beyond that, its clip is copied."""
 
 

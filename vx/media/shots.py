@@ -1,0 +1,101 @@
+"""Frames on their way into a snapshot's files: painted, made a JPEG each, or pages of one PDF document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+from PIL import Image, ImageOps
+
+from vx.captions import Caption
+from vx.drawing import needs_painting
+from vx.jobs import FileDone, FileOpened, Link, Note, PartFile, Progress, SnapshotJob
+from vx.media import jpeg, results
+from vx.media.recording import BrokenError
+
+if TYPE_CHECKING:
+    from vx.media.report import Report
+
+_LARGEST_EXTERNAL = 100_000_000
+"""Pixels of a picture that a client brings along: a few bytes of it can stand for all of the memory."""
+
+
+class Shots:
+    """The results of a snapshot, recorded or live. `take` each source's frame as it is found, then `close`."""
+
+    def __init__(self, job: SnapshotJob, link: Link) -> None:
+        self._job = job
+        self._link = link
+        self._report: Report | None = None
+        self._pages: list[tuple[str, int]] = []
+        """The camera's name, and when it was taken."""
+        if job.page is not None:
+            from vx.media.report import Report  # and with it reportlab, which clips and JPEGs don't need
+
+            self._report = Report(job.page, job.words, job.sources, self._warning(None))
+
+    def take(self, number: int, frame: VideoFrame, taken_us: int) -> None:
+        """The frame of a source, by its number, that was taken at a wall time. VxError where the disk refuses."""
+        source = self._job.sources[number]
+        warn = self._warning(number)
+        if needs_painting(source.drawing):
+            from vx.media.overlay import Painter  # and with it numpy, which takes as long to load as all the rest
+
+            frame = Painter(source.drawing, Caption.of(self._job.words, [source]), warn)(frame, taken_us)
+        data = jpeg.encode(jpeg.Shot(jpeg.picture(frame), source, taken_us), self._job.words, warn)
+        if self._report is not None:
+            self._report.add(data, source, taken_us)
+            self._pages.append((source.name, taken_us))
+        else:
+            self._write(results.plan_file(self._job.folder, source.name, "jpg", taken_us), data, taken_us)
+        self._link.send(Progress(last_frame_us=taken_us, source=number))
+
+    def close(self) -> None:
+        """There are no more: write the document, if there is a page in it. VxError where the disk refuses."""
+        if self._report is not None and self._pages:
+            names = ", ".join(dict.fromkeys(name for name, _ in self._pages))
+            times_us = [taken_us for _, taken_us in self._pages]
+            part = results.plan_file(self._job.folder, names, "pdf", min(times_us))
+            self._write(part, self._report.finish(), max(times_us))
+
+    def _write(self, part: PartFile, data: bytes, last_us: int) -> None:
+        folder = self._job.folder
+        self._link.send(FileOpened(part=part))
+        try:
+            Path(folder, part.part_name).write_bytes(data)
+        except OSError as error:
+            results.discard(folder, part)
+            raise results.write_error(part.name, error) from error
+        size = results.complete(folder, part)
+        self._link.send(
+            FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=part.first_us, last_us=last_us)
+        )
+
+    def _warning(self, number: int | None) -> Callable[[str], None]:
+        def warn(text: str) -> None:
+            camera = "" if number is None else f"{self._job.sources[number].name}: "
+            self._link.send(Note(level="warning", text=f"{camera}{text}", source=number))
+
+        return warn
+
+
+def decode_external(data: bytes) -> VideoFrame:
+    """The picture that a client brought along, without anything else that is in its file. BrokenError."""
+    try:
+        with Image.open(BytesIO(data), formats=("JPEG", "PNG")) as image:
+            too_large = image.width * image.height > _LARGEST_EXTERNAL
+            upright = image if too_large else ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # noqa: BLE001 - bad bytes make Pillow raise anything
+        raise BrokenError(f"the picture that came with the request can't be read: {error}") from None
+    if too_large:
+        raise BrokenError(f"the picture that came with the request is too large: {upright.width} x {upright.height}")
+    rgb: Any = VideoFrame.from_image(upright)  # type: ignore[no-untyped-call]
+    frame: VideoFrame = rgb.reformat(
+        format="yuv444p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.JPEG
+    )
+    frame.colorspace, frame.color_range = Colorspace.ITU709, ColorRange.JPEG
+    return frame
