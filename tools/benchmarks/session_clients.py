@@ -18,8 +18,8 @@ _FIRST_POLL_S, _LONGEST_POLL_S = 0.1, 0.5
 _GIVE_UP_S = 60.0
 
 
-def snapshot(messages: Any, stub: Any, camera: str, at: str) -> tuple[float, float]:
-    """Seconds until StartSession answered, and until the session was seen to have ended."""
+def snapshot(messages: Any, stub: Any, camera: str, at: str, *, keep: bool) -> tuple[float, float]:
+    """Seconds until StartSession answered, and until the session was seen to have ended. Then it is destroyed."""
     options = messages.StartSessionRequest().session_options
     options.archive.sources.add(origin=camera)
     options.archive.start_timestamp = at
@@ -36,7 +36,10 @@ def snapshot(messages: Any, stub: Any, camera: str, at: str) -> tuple[float, flo
         poll_s = min(1.5 * poll_s, _LONGEST_POLL_S)
     if not state.result.succeeded or not all(file.size for file in state.result.files):
         raise SystemExit(f"a snapshot failed: {state}")
-    return started, time.perf_counter() - begin
+    ended = time.perf_counter() - begin
+    if not keep:
+        stub.DestroySession(messages.DestroySessionRequest(session_id=session))
+    return started, ended
 
 
 def main() -> None:
@@ -47,6 +50,7 @@ def main() -> None:
     parser.add_argument("--at", required=True)
     parser.add_argument("--clients", type=int, required=True)
     parser.add_argument("--sessions", type=int, required=True, help="of all clients together")
+    parser.add_argument("--keep", action="store_true", help="destroy none")
     arguments = parser.parse_args()
     messages, services = scenario.load_stubs(arguments.stubs)
     seconds: list[tuple[float, float]] = []
@@ -58,7 +62,7 @@ def main() -> None:
         with grpc.insecure_channel(f"127.0.0.1:{arguments.port}", options) as channel:
             stub = services.ExportServiceStub(channel)
             while next(left, None) is not None:
-                seconds.append(snapshot(messages, stub, arguments.camera, arguments.at))
+                seconds.append(snapshot(messages, stub, arguments.camera, arguments.at, keep=arguments.keep))
 
     threads = [threading.Thread(target=client) for _ in range(arguments.clients)]
     begin = time.perf_counter()
