@@ -22,6 +22,7 @@ from vx.cli.export import Order
 from vx.cli.export import export as run_export
 from vx.cli.report import Report
 from vx.rpc.generated.axxonsoft.bl import mmexport
+from vx.rpc.generated.axxonsoft.bl.primitive import Point, SimplePolygon
 
 Run = Callable[..., Result]
 
@@ -99,6 +100,42 @@ def test_a_snapshot(run: Run, server: str, script: Script, tmp_path: Path) -> No
         ),
         snapshot=mmexport.SnapshotType(format=mmexport.SnapshotTypeEFormat.JPEG),
     )
+
+
+def test_what_is_drawn_and_what_is_locked(run: Run, server: str, script: Script, tmp_path: Path) -> None:
+    script.files = {"a.pdf": b"1"}
+    (tmp_path / "secret").write_text("s3cret\nnot this\n")
+    common = ["--server", server, "--camera", CAMERA, "--mask", "0,0 0.5,0 0.5,1", "--crop", "0,0,0.5,1", "--force"]
+    assert run("snapshot", *common, "--at", "now", "--format", "pdf", "--burn").exit_code == 0
+    assert run("export", *common, "--start", "-1m", "--end", "now", "--text", "none").exit_code == 0
+    locked = ("--zip-password-file", str(tmp_path / "secret"))
+    assert run("export", "--server", server, "--camera", CAMERA, "--live", *locked, "--force").exit_code == 0
+    triangle = SimplePolygon(points=[Point(), Point(x=0.5), Point(x=0.5, y=1)])
+    for options in script.started[:2]:
+        mask, crop = options.archive.sources[0].settings
+        assert mask.mask_space.space == [triangle]
+        assert (crop.crop_area.right, crop.crop_area.bottom) == (0.5, 1)
+    assert script.started[0].snapshot.format == mmexport.SnapshotTypeEFormat.PDF
+    burn, apply = script.started[0].settings
+    assert (burn.burn_subtitle, apply.apply_mask) == (True, True)
+    assert script.started[1].settings[0].subtitle_cast.common_info_mode == mmexport.SubtitleInfoEMethod.SM_NONE
+    (password,) = script.started[2].stream.settings
+    assert password.password == "s3cret"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--mask", "0,0 1,1"), "'0,0 1,1' is not a polygon; allowed is"),
+        (("--mask", "0,0 1,1 2,0"), "is not a polygon"),
+        (("--crop", "0.5,0,0.5,1"), "'0.5,0,0.5,1' is not an area; allowed is"),
+        (("--zip-password-file", "/nowhere"), "/nowhere cannot be read"),
+    ],
+)
+def test_mistakes_in_what_is_drawn(run: Run, arguments: tuple[str, ...], text: str) -> None:
+    result = run("export", "--camera", CAMERA, "--start", "-1m", "--end", "now", *arguments)
+    assert result.exit_code == 2
+    assert text in result.stderr
 
 
 def test_what_the_server_is_asked_for_of_live_cameras(run: Run, server: str, script: Script) -> None:

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from tools.benchmarks import harness, live, media, sessions, transport
+from tools.benchmarks import harness, live, media, pictures, sessions, transport
 from tools.benchmarks.harness import NO, BenchError, Row, note
 
 WHOLE: dict[str, Callable[[int], list[Row]]] = {
     "media": media.media,
+    "pictures": pictures.pictures,
     "sessions": sessions.sessions,
     "live": live.live,
 }

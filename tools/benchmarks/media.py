@@ -46,9 +46,9 @@ _MAKE = (
     f"{_FFMPEG} -f lavfi -i testsrc2=s=1920x1080:r=25 -f lavfi -i sine=440:r=48000 -t 60 -c:v libx264 "
     "-preset ultrafast -pix_fmt yuv420p -g 50 -bf 0 -b:v 4M -maxrate 4M -bufsize 8M -c:a aac -b:a 64k"
 )
-_ENCODER = "-c:v libx264 -preset veryfast -g 50"
-_CAMERA = "hosts/Server1/DeviceIpint.1/SourceEndpoint.video:0:0"
-_CONFIG = """
+ENCODER = "-c:v libx264 -preset veryfast -g 50"
+CAMERA = "hosts/Server1/DeviceIpint.1/SourceEndpoint.video:0:0"
+CONFIG = """
 listen = ["127.0.0.1:0"]
 state_dir = "{folder}/state"
 
@@ -71,8 +71,8 @@ def media(rounds: int) -> list[Row]:
         raise BenchError("ffmpeg is needed; on Debian, as root: apt-get install ffmpeg")
     with tempfile.TemporaryDirectory(prefix="vx-bench-") as name:
         folder = Path(name)
-        recordings = _Recordings(folder)
-        with _Workers(folder) as workers:
+        recordings = Recordings(folder)
+        with Workers(folder) as workers:
             rows = [
                 *_copies(recordings, workers, rounds),
                 _exact_cut(recordings, workers, rounds),
@@ -84,7 +84,7 @@ def media(rounds: int) -> list[Row]:
 # ---- the recordings, and the two that work on them
 
 
-class _Recordings:
+class Recordings:
     """10 minutes of 1080p25 with sound in 10 segments, and as many more for 10 hours: all of them the same minute."""
 
     def __init__(self, folder: Path) -> None:
@@ -102,7 +102,7 @@ class _Recordings:
         self.paths[0].read_bytes()  # into the page cache
         self.list = folder / "list.txt"
         self.list.write_text("".join(f"file '{path}'\n" for path in self.paths[:MINUTES]))
-        self.source = Source(origin=_CAMERA, name="Bench", pattern=str(self.pattern), timezone="UTC")
+        self.source = Source(origin=CAMERA, name="Bench", pattern=str(self.pattern), timezone="UTC")
 
 
 def _minute() -> Path:
@@ -117,12 +117,12 @@ def _minute() -> Path:
 
 
 @dataclass(frozen=True)
-class _Sample:
+class Sample:
     cpu_s: float
     peak_mib: float
 
 
-class _Workers:
+class Workers:
     """Runs jobs in forked workers, and ffmpeg; leaving the block removes what they made."""
 
     def __init__(self, folder: Path) -> None:
@@ -131,13 +131,13 @@ class _Workers:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tools.benchmarks.media_worker"])
 
-    def __enter__(self) -> _Workers:
+    def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._folder / "out", ignore_errors=True)
 
-    def run(self, job: ClipJob) -> _Sample:
+    def run(self, job: ClipJob) -> Sample:
         """Do the job. BenchError if it fails."""
         out = self._clear()
         ours, theirs = self._context.Pipe()
@@ -154,9 +154,9 @@ class _Workers:
         cpu_s, peak_mib, reason = outcome
         if reason:
             raise BenchError(f"a worker failed: {reason}")
-        return _Sample(cpu_s, peak_mib)
+        return Sample(cpu_s, peak_mib)
 
-    def ffmpeg(self, arguments: str, name: str) -> _Sample:
+    def ffmpeg(self, arguments: str, name: str) -> Sample:
         """Run ffmpeg. BenchError if it fails."""
         command = [*_FFMPEG.split(), *arguments.split(), str(self._clear() / name)]
         with subprocess.Popen(command) as process:  # noqa: S603
@@ -164,7 +164,7 @@ class _Workers:
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise BenchError(f"{' '.join(command)} failed")
-        return _Sample(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+        return Sample(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
     def _clear(self) -> Path:
         out = self._folder / "out"
@@ -173,18 +173,18 @@ class _Workers:
         return out
 
 
-def _turns(ours: Callable[[], _Sample], theirs: Callable[[], _Sample], rounds: int) -> list[list[_Sample]]:
+def turns(ours: Callable[[], Sample], theirs: Callable[[], Sample], rounds: int) -> list[list[Sample]]:
     """A, B, B, A, A, B …; [ours, theirs]."""
     ours()
     theirs()
-    samples: list[list[_Sample]] = [[], []]
+    samples: list[list[Sample]] = [[], []]
     for number in range(rounds):
         for which in (0, 1) if number % 2 == 0 else (1, 0):
             samples[which].append((ours, theirs)[which]())
     return samples
 
 
-def _row(what: str, samples: Sequence[Sequence[_Sample]], peer: str, must: float, aim: float) -> Row:
+def _row(what: str, samples: Sequence[Sequence[Sample]], peer: str, must: float, aim: float) -> Row:
     ours, theirs = ([sample.cpu_s for sample in each] for each in samples)
     return Row("media", what, "CPU s", "less", ours, peer, theirs, must, aim)
 
@@ -192,7 +192,7 @@ def _row(what: str, samples: Sequence[Sequence[_Sample]], peer: str, must: float
 # ---- CPU and memory of the workers
 
 
-def _clip(recordings: _Recordings, begin_s: float, end_s: float, **options: Any) -> ClipJob:
+def clip_job(recordings: Recordings, begin_s: float, end_s: float, **options: Any) -> ClipJob:
     return ClipJob(
         folder="",
         sources=(recordings.source,),
@@ -202,13 +202,13 @@ def _clip(recordings: _Recordings, begin_s: float, end_s: float, **options: Any)
     )
 
 
-def _copies(recordings: _Recordings, workers: _Workers, rounds: int) -> Iterator[Row]:
+def _copies(recordings: Recordings, workers: Workers, rounds: int) -> Iterator[Row]:
     peaks: list[float] = []
     for container in ("mp4", "mkv"):
         note(f"media: copy {MINUTES} minutes into {container}")
-        job = _clip(recordings, 0, MINUTES * 60, container=container)
+        job = clip_job(recordings, 0, MINUTES * 60, container=container)
         command = f"-f concat -safe 0 -i {recordings.list} -c copy"
-        samples = _turns(
+        samples = turns(
             partial(workers.run, job), partial(workers.ffmpeg, command, f"copy.{container}"), max(rounds, 5)
         )
         peaks += [sample.peak_mib for sample in samples[0]]
@@ -220,23 +220,23 @@ _CUT = (31.02, 61.02)
 """Seconds; a frame that is far from key frames at both ends."""
 
 
-def _exact_cut(recordings: _Recordings, workers: _Workers, rounds: int) -> Row:
+def _exact_cut(recordings: Recordings, workers: Workers, rounds: int) -> Row:
     note("media: exact cut of half a minute")
     begin, end = _CUT
     command = (
-        f"-threads 1 -ss {begin} -f concat -safe 0 -i {recordings.list} -t {end - begin} {_ENCODER} -crf 24 "
+        f"-threads 1 -ss {begin} -f concat -safe 0 -i {recordings.list} -t {end - begin} {ENCODER} -crf 24 "
         "-threads 1 -c:a copy"
     )
-    job = _clip(recordings, begin, end, coding=Coding(threads=1))
-    samples = _turns(partial(workers.run, job), partial(workers.ffmpeg, command, "cut.mp4"), max(2, rounds // 2))
+    job = clip_job(recordings, begin, end, coding=Coding(threads=1))
+    samples = turns(partial(workers.run, job), partial(workers.ffmpeg, command, "cut.mp4"), max(2, rounds // 2))
     return _row("exact cut of 30 s", samples, "ffmpeg, all encoded", 0.1, 0.06)
 
 
-def _transcode(recordings: _Recordings, workers: _Workers, rounds: int) -> Iterator[Row]:
+def _transcode(recordings: Recordings, workers: Workers, rounds: int) -> Iterator[Row]:
     note("media: transcode half a minute")
-    command = f"-threads 1 -t 30 -i {recordings.paths[0]} {_ENCODER} -crf 24 -threads 1 -c:a copy"
-    job = _clip(recordings, 0, 30, coding=Coding(threads=1, video_quality="medium"))
-    samples = _turns(partial(workers.run, job), partial(workers.ffmpeg, command, "all.mp4"), max(3, rounds))
+    command = f"-threads 1 -t 30 -i {recordings.paths[0]} {ENCODER} -crf 24 -threads 1 -c:a copy"
+    job = clip_job(recordings, 0, 30, coding=Coding(threads=1, video_quality="medium"))
+    samples = turns(partial(workers.run, job), partial(workers.ffmpeg, command, "all.mp4"), max(3, rounds))
     yield _row("transcode 30 s to H.264 veryfast, one thread", samples, "ffmpeg", 1.05, 1.0)
     peaks = [sample.peak_mib for sample in samples[0]]
     yield Row("media", "peak RSS of a worker, transcoding 1080p", "MiB", "less", peaks, must=230, aim=200)
@@ -245,18 +245,18 @@ def _transcode(recordings: _Recordings, workers: _Workers, rounds: int) -> Itera
 # ---- what a client waits for
 
 
-def _sessions(recordings: _Recordings, folder: Path, rounds: int) -> list[Row]:
+def _sessions(recordings: Recordings, folder: Path, rounds: int) -> list[Row]:
     note("media: sessions of a whole server")
     stubs = build.make_stubs()
     messages, services = scenario.load_stubs(stubs)
     export = sys.modules["axxonsoft.bl.mmexport.Export_pb2"]
     config = folder / "vx.toml"
-    config.write_text(_CONFIG.format(folder=folder, camera=_CAMERA, pattern=recordings.pattern))
+    config.write_text(CONFIG.format(folder=folder, camera=CAMERA, pattern=recordings.pattern))
     command = [sys.executable, "-m", "vx", "serve", "--config", str(config)]
     starts: list[float] = []
     stops: dict[str, list[float]] = {"copying": [], "encoding veryfast": []}
     with (
-        harness.running("vx", command, parse=_parse_listening) as server,
+        harness.running("vx", command, parse=parse_listening) as server,
         grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         service = services.ExportServiceStub(channel)
@@ -280,7 +280,7 @@ def _sessions(recordings: _Recordings, folder: Path, rounds: int) -> list[Row]:
 def _session(service: Any, messages: Any, export: Any, settings: list[Any]) -> tuple[float, float]:
     """How long a session took until its first frame was written, and how long stopping it some time after that took."""
     archive = export.ArchiveMode(
-        sources=[export.ArchiveMode.Source(origin=_CAMERA)],
+        sources=[export.ArchiveMode.Source(origin=CAMERA)],
         start_timestamp=format_timestamp(T0),
         end_timestamp=format_timestamp(T0 + HOURS * 3600 * SECOND),
     )
@@ -309,7 +309,7 @@ def _session(service: Any, messages: Any, export: Any, settings: list[Any]) -> t
     return 1000 * start_s, 1000 * stop_s
 
 
-def _parse_listening(line: str) -> tuple[int, str]:
+def parse_listening(line: str) -> tuple[int, str]:
     return int(line.rpartition(":")[2]), ""
 
 
@@ -325,7 +325,7 @@ def profile() -> str:
     with tempfile.TemporaryDirectory(prefix="vx-bench-") as name:
         folder = Path(name)
         (folder / "out").mkdir()
-        job = _clip(_Recordings(folder), 0, MINUTES * 60)
+        job = clip_job(Recordings(folder), 0, MINUTES * 60)
         Reader._run = lambda self: reader.runcall(run_reader, self)  # type: ignore[method-assign]
         try:
             writer.runcall(run, msgspec.structs.replace(job, folder=str(folder / "out")), Link())

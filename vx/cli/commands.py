@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vx.cli import administration, discovery, values
+from vx.cli import administration, discovery, looks, values
 from vx.cli.calling import Call, Surroundings, client_command
 
 if TYPE_CHECKING:
@@ -170,6 +170,15 @@ def _clip_command(function: Callable[..., None]) -> Callable[..., None]:
     @_comment_option
     @click.option("--no-audio", is_flag=True, help="Leave sound out.")
     @click.option("--max-size", metavar="SIZE", help="No file is larger: 100MB, 1.5GB, 64MiB. The next one goes on.")
+    @click.option(
+        "--text",
+        type=click.Choice(["subtitles", "burn", "none"]),
+        help="The camera's name and the time: as subtitles, burnt into the picture, or not at all. "
+        "By default subtitles, where nothing has to be copied for them.",
+    )
+    @looks.mask_option
+    @looks.crop_option
+    @looks.zip_password_option
     @client_command
     @functools.wraps(function)
     def command(
@@ -184,6 +193,10 @@ def _clip_command(function: Callable[..., None]) -> Callable[..., None]:
         comment: str,
         no_audio: bool,
         max_size: str | None,
+        text: str | None,
+        masks: tuple[list[tuple[float, float]], ...],
+        crop: list[float] | None,
+        zip_password: str | None,
         **options: Any,
     ) -> None:
         now_us = call.surroundings.now_us()
@@ -208,8 +221,14 @@ def _clip_command(function: Callable[..., None]) -> Callable[..., None]:
             length = values.show_duration(end_us - start_us)
             span = f"{values.show_time(start_us)} to {values.show_time(end_us)} ({length})"
         wanted = export_options(
-            mode, comment=comment, container=container, reject_audio=no_audio, max_file_size=max_file_size
+            mode,
+            comment=comment,
+            container=container,
+            reject_audio=no_audio,
+            max_file_size=max_file_size,
+            password=zip_password or "",
         )
+        looks.draw(wanted, text=text, masks=masks, crop=crop)
         function(call, _Clip(wanted, start_us, end_us, f"{span} of {', '.join(origins)}", live), **options)
 
     return command
@@ -224,6 +243,7 @@ Examples:
   vx export --camera hosts/Server1/DeviceIpint.1/SourceEndpoint.video:0:0 \\
             --start 2026-05-11T08:00 --end 2026-05-11T08:30 --format mkv -o clips
   vx export --camera Server1/DeviceIpint.1 --start -1h --end now --max-size 100MB --json
+  vx export --camera Server1/DeviceIpint.1 --start -10m --end now --mask "0,0 0.3,0 0.3,0.4 0,0.4" --text burn
   vx export --live --camera Server1/DeviceIpint.1 --duration 30s
 """
 )
@@ -302,14 +322,26 @@ def _range(start: str | None, end: str | None, now_us: int) -> tuple[int, int]:
 Examples:
   vx snapshot --camera Server1/DeviceIpint.1 --at 2026-05-11T08:04:11.2
   vx snapshot --camera Server1/DeviceIpint.1 --camera Server1/DeviceIpint.2 --at -30s -o pictures
+  vx snapshot --camera Server1/DeviceIpint.1 --at -30s --format pdf --comment "A blue car enters"
   vx snapshot --live --camera Server1/DeviceIpint.1
 """
 )
 @_camera_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jpeg", "pdf"]),
+    default="jpeg",
+    show_default=True,
+    help="A picture for each camera, or one report with a page for each.",
+)
 @click.option("--at", metavar="TIME", help="The moment; see below.")
 @click.option("--live", is_flag=True, help="What the cameras show now, instead of what was recorded.")
 @_storage_option
 @_comment_option
+@click.option("--burn", is_flag=True, help="Burn the camera's name and the time into the picture.")
+@looks.mask_option
+@looks.crop_option
 @_folder_option
 @_force_option
 @_keep_option
@@ -317,18 +349,22 @@ Examples:
 def snapshot(
     call: Call,
     cameras: tuple[str, ...],
+    form: Literal["jpeg", "pdf"],
     at: str | None,
     live: bool,
     storage: str,
     comment: str,
+    burn: bool,
+    masks: tuple[list[tuple[float, float]], ...],
+    crop: list[float] | None,
     folder: Path,
     force: bool,
     keep: bool,
 ) -> None:
     """Export still pictures and download them.
 
-    They are JPEG files of the frame that each camera showed at that moment, or with --live shows next; their paths are
-    printed on stdout.
+    They are JPEG files of the frame that each camera showed at that moment, or with --live shows next, or a PDF report
+    of all of them; their paths are printed on stdout.
     """
     with _told_as_usage("--camera"):
         origins = [values.camera_origin(camera) for camera in cameras]
@@ -346,7 +382,8 @@ def snapshot(
             at_us = values.parse_time(at, now_us)
         moment = values.show_time(at_us)
         mode = archive_mode(origins, storage=storage, start_us=at_us, end_us=at_us)
-    options = export_options(mode, comment=comment, container=None)
+    options = export_options(mode, comment=comment, container=form)
+    looks.draw(options, text="burn" if burn else None, masks=masks, crop=crop)
     order = Order(options, at_us, at_us, folder, force, keep, call.server_option, is_live=live)
     _export(call, order, f"{moment} of {', '.join(origins)}")
 

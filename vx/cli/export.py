@@ -60,20 +60,25 @@ def export_options(
     mode: mmexport.ArchiveMode | mmexport.LiveMode,
     *,
     comment: str,
-    container: Literal["mp4", "mkv"] | None,
+    container: Literal["mp4", "mkv", "jpeg", "pdf"],
     reject_audio: bool = False,
     max_file_size: int = 0,
+    password: str = "",
 ) -> mmexport.Options:
-    """StartSession's options; without a `container` it is a snapshot."""
+    """StartSession's options; by its `container` it is a clip or a snapshot."""
     options = mmexport.Options(live=mode) if isinstance(mode, mmexport.LiveMode) else mmexport.Options(archive=mode)
     settings = [mmexport.CommonSetting(comment=comment)] if comment else []
-    if container is None:
-        options.snapshot = mmexport.SnapshotType(format=mmexport.SnapshotTypeEFormat.JPEG)
+    if container in ("jpeg", "pdf"):
+        form = mmexport.SnapshotTypeEFormat.PDF if container == "pdf" else mmexport.SnapshotTypeEFormat.JPEG
+        options.snapshot = mmexport.SnapshotType(format=form)
         options.settings = settings
         return options
     options.stream = mmexport.StreamType(
         format=mmexport.StreamTypeEFormat.MKV if container == "mkv" else mmexport.StreamTypeEFormat.MP4,
-        settings=[mmexport.StreamSetting(reject_audio=True)] if reject_audio else [],
+        settings=[
+            *([mmexport.StreamSetting(reject_audio=True)] if reject_audio else []),
+            *([mmexport.StreamSetting(password=password)] if password else []),
+        ],
     )
     options.settings, options.max_file_size = settings, max_file_size
     return options

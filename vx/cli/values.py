@@ -134,6 +134,31 @@ def camera_origin(text: str) -> str:
     return f"hosts/{key}"
 
 
+def parse_polygon(text: str) -> list[tuple[float, float]]:
+    """`0.1,0.2 0.5,0.2 0.5,0.9`: corners as fractions. ValueError says what is allowed."""
+    points = [_fractions(point) for point in text.split()]
+    if len(points) < 3 or not all(len(point) == 2 for point in points):
+        raise ValueError(f'{text!r} is not a polygon; allowed is "0.1,0.1 0.4,0.1 0.4,0.5": x,y of its corners, 0 to 1')
+    return [(x, y) for x, y in points]
+
+
+def parse_area(text: str) -> list[float]:
+    """`0.1,0,0.9,1`: left, top, right, bottom as fractions. ValueError says what is allowed."""
+    sides = _fractions(text)
+    if len(sides) != 4 or sides[0] >= sides[2] or sides[1] >= sides[3]:
+        raise ValueError(f"{text!r} is not an area; allowed is 0.1,0,0.9,1: left, top, right, bottom from 0 to 1")
+    return sides
+
+
+def _fractions(text: str) -> list[float]:
+    """Numbers from 0 to 1; none where one isn't."""
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        return []
+    return numbers if all(0 <= number <= 1 for number in numbers) else []
+
+
 def plain(text: str) -> str:
     """Text of the server's without what a terminal would obey: control and other unprintable characters become `?`."""
     return "".join(character if character.isprintable() else "?" for character in text)
