@@ -283,10 +283,11 @@ class _Text:
             _fitted(view.as_stored(part), stored, even) * np.float32(alpha)
             for part in (lettering.cover, lettering.letters)
         )
+        across, down = self._form.across, self._form.down
+        full, shared = (cover, letters), (_pooled(cover, across, down), _pooled(letters, across, down))
         keep, add = [], []
         for number in range(self._form.planes):
-            shared = (self._form.across, self._form.down) if number else (1, 1)
-            rim, ink = _pooled(cover, *shared), _pooled(letters, *shared)
+            rim, ink = shared if number else full
             keep.append((1 - rim) * (1 - ink))
             add.append(self._rim[number] * rim * (1 - ink) + self._ink[number] * ink + np.float32(0.5))
         return _Patch(view.stored(ground), even, keep, add)
@@ -318,12 +319,15 @@ def _fitted(alpha: npt.NDArray[np.uint8], box: Box, into: Box) -> npt.NDArray[np
 
 def _pooled(alpha: npt.NDArray[np.float32], across: int, down: int) -> npt.NDArray[np.float32]:
     """The mean for the pixels that share a number."""
-    if across == down == 1:
-        return alpha
     height, width = alpha.shape
-    padded = np.pad(alpha, ((0, -height % down), (0, -width % across)), mode="edge")
-    pooled = padded.reshape(padded.shape[0] // down, down, padded.shape[1] // across, across).mean(axis=(1, 3))
-    return np.asarray(pooled, np.float32)
+    if height % down or width % across:
+        alpha = np.pad(alpha, ((0, -height % down), (0, -width % across)), mode="edge")
+    pooled = np.zeros((alpha.shape[0] // down, alpha.shape[1] // across), np.float32)
+    for row in range(down):
+        for column in range(across):
+            pooled += alpha[row::down, column::across]
+    pooled /= across * down
+    return pooled
 
 
 def _part(plane: Plane, box: Box, across: int, down: int) -> Plane:
