@@ -43,7 +43,7 @@ from vx.config import Config, ConfigError
 from vx.errors import Kind, VxError
 from vx.estimate import LiveEstimate, bytes_needed, recorded
 from vx.jobs import ClipJob, SnapshotJob
-from vx.privileges import become, give_up_privileges
+from vx.privileges import become, give_memory_back, give_up_privileges
 from vx.rpc.authentication import AuthenticationService
 from vx.rpc.discovery import ArchiveService, DomainService
 from vx.rpc.guard import admit_by
@@ -215,6 +215,7 @@ async def serve(
                         reaper.start_soon(scrape.serve, scraped, metrics.CONTENT_TYPE, count)
                         log.info("GET /metrics is answered on %s", describe(scraped))
                     announce([describe(listener) for listener in listeners])
+                    give_memory_back()
                     reaper.start_soon(systemd.keep_alive)
                     systemd.tell("READY=1")
                     await stop.wait()

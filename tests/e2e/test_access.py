@@ -34,7 +34,7 @@ TO_1900_MS = 2_208_988_800_000
 cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 """Tests are not about how long guessing takes."""
 
-USERS = {"alice": "guard", "bob": "guard", "eve": "nobody", "sue": "chief"}
+USERS = {"alice": "guard", "bob": "guard", "eve": "nobody", "sue": "chief", "pat": "courier"}
 COLUMNS = ("no token", "wrong", "expired", "closed", "another user", "without right", "supervisor")
 
 
@@ -60,6 +60,13 @@ supervisor = true
 name = "nobody"
 archive = true
 live = true
+
+[[role]]
+name = "courier"
+cameras = ["*"]
+archive = true
+archive_depth_h = 48
+must_use_password = true
 """
     for name, role in USERS.items():
         text += f'\n[[user]]\nname = "{name}"\npassword_hash = "{hashes[name]}"\nroles = ["{role}"]\n'
@@ -319,8 +326,37 @@ def test_wrong_names_and_passwords_are_told_apart_by_nobody(house: House) -> Non
     assert {answer.SerializeToString() for answer in answers} == {answers[0].SerializeToString()}
 
 
+def test_a_role_that_must_encrypt_and_sees_two_days(house: House) -> None:
+    client = house.client(house.token("pat"))
+    now_us = time.time_ns() // 1000
+    start, end = (format_timestamp(now_us - hours * 3600 * SECOND) for hours in (2, 1))
+    field, role = "session_options.stream", "a role of the user has `must_use_password`"
+    with refused("PERMISSION_DENIED", f"{field}.settings.password: is missing: {role}"):
+        client.start(client.clip(start, end))
+    with refused("PERMISSION_DENIED", f"session_options.snapshot: {role}, and only clips can be encrypted"):
+        client.start(client.snapshot(start))
+    depth = f"the user's `archive_depth_h` for the camera {CAMERA!r} is 48 hours"
+    with refused("PERMISSION_DENIED", f"session_options.archive.start_timestamp: {depth}"):
+        client.start(client.clip(at(1), end))
+    with refused("PERMISSION_DENIED", f"session_options.archive.end_timestamp: {depth}"):
+        client.start(client.clip(start, at(1)))
+    live = client.export.LiveMode(sources=[client.export.LiveMode.Source(origin=CAMERA)])
+    options = client.export.Options(live=live, snapshot=client.export.SnapshotType())
+    origin = "session_options.live.sources[0].origin"
+    with refused("PERMISSION_DENIED", f"{origin}: no role of the user grants `live` for the camera {CAMERA!r}"):
+        client.start(options)
+    allowed = client.clip(start, end)
+    allowed.stream.settings.add(password="of the archive")
+    client.destroy(client.start(allowed))
+
+
 def test_secrets_stay_secret(house: House, alice: Alice) -> None:
-    secrets = [*(password(name) for name in USERS), alice.token]
+    client = house.client(alice.token)
+    options = client.clip(at(1), at(3))
+    options.stream.settings.add(password="a key for the ZIP file")
+    session_id = client.start(options)
+    assert client.wait_completed(session_id).result.succeeded
+    secrets = [*(password(name) for name in USERS), alice.token, "a key for the ZIP file"]
     state = b"".join(path.read_bytes() for path in house.server.state_dir.rglob("*") if path.is_file())
     processes = b"".join(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.parent.exists())
     listed = b"".join(page.SerializeToString() for page in house.client(house.token("sue")).pages())

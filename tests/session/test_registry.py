@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.session.fakes import ALICE, BOB, BROKEN, COMPLETED, FULL, REQUEST, MemoryStore
+from tests.session.fakes import ALICE, BOB, BROKEN, CAROL, COMPLETED, FULL, REQUEST, MemoryStore
 from tests.session.rig import LIFETIMES, Rig, refused, wait_until
 from vx.errors import Kind
 from vx.jobs import Live, Note, Progress, SalvageJob, SnapshotJob
@@ -611,3 +611,42 @@ async def test_ten_thousand_sessions_are_purged_when_it_is_time(
         removed = {entry.session_id: entry.at_us / 1e6 for entry in store.audit}
         assert removed == pytest.approx(due, abs=1e-3)
         nursery.cancel_scope.cancel()
+
+
+async def test_sessions_belong_to_their_user(rig: Rig) -> None:
+    mine = await rig.complete("clip.mp4")
+    theirs = (await rig.registry.start(REQUEST, CAROL)).id
+    for ask in (
+        lambda: rig.registry.get(mine, CAROL),
+        lambda: rig.registry.standing(mine, CAROL),
+        lambda: rig.registry.get("x", CAROL),
+    ):
+        with refused(Kind.NOT_FOUND, f"^{NO_SESSION}$"):
+            ask()
+    for wait in (rig.registry.stop, rig.registry.destroy, rig.registry.wait_changed):
+        with refused(Kind.NOT_FOUND, f"^{NO_SESSION}$"):
+            await wait(mine, CAROL)
+    with refused(Kind.NOT_FOUND, f"^{NO_SESSION}$"):
+        await rig.registry.note_download(mine, "", CAROL)
+    with (
+        refused(Kind.NOT_FOUND, f"^{NO_SESSION}$"),
+        rig.registry.lease(mine, "clip.mp4", CAROL, on_lost=lambda: None),
+    ):
+        raise AssertionError
+    assert rig.registry.get(mine, ALICE).id == mine
+    assert [record.id for record in rig.registry.page(0, 10, ALICE)] == [mine]
+    assert [record.id for record in rig.registry.page(0, 10, CAROL)] == [theirs]
+    assert [record.id for record in rig.registry.page(0, 10, BOB)] == [mine, theirs]  # a supervisor
+    await rig.registry.destroy(mine, BOB)
+    await rig.registry.destroy(theirs, CAROL)
+
+
+async def test_a_page_of_ones_own_goes_on_behind_those_of_others(rig: Rig) -> None:
+    ids = []
+    for caller in (ALICE, CAROL, ALICE, CAROL, ALICE):
+        ids.append((await rig.registry.start(REQUEST, caller)).id)
+    first = rig.registry.page(0, 2, ALICE)
+    assert [record.id for record in first] == [ids[0], ids[2]]
+    assert [record.id for record in rig.registry.page(first[-1].number, 2, ALICE)] == [ids[4]]
+    for session_id in ids:
+        await rig.registry.destroy(session_id, BOB)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.session.fakes import ALICE, BOB
 from vx.jobs import PartFile
-from vx.model import Caller, Delivery, Entry, Record, ResultFile, State
+from vx.model import Caller, Delivery, Entry, Record, ResultFile, State, Token
 from vx.report import NO_REPORT, Report, SourceReport
 from vx.session.store import MIGRATIONS, SqliteStore, StoreError, open_store
 
@@ -271,3 +271,26 @@ async def test_ten_thousand_sessions_are_loaded(tmp_path: Path) -> None:
         memory = await store.load()
     assert [record.number for record in memory.records] == list(range(1, 10_001))
     assert memory.last_number == 10_000
+
+
+async def test_lines_of_the_audit_are_neither_changed_nor_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "vx.sqlite"
+    async with opened(path) as store:
+        await store.note(Entry(NOW_US, "start", "x", ALICE))
+    for statement in ("UPDATE audit SET who = 'eve'", "DELETE FROM audit", "REPLACE INTO audit SELECT * FROM audit"):
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA recursive_triggers = ON")
+            with pytest.raises(sqlite3.IntegrityError, match="only appended to"):
+                db.execute(statement)
+    assert rows(path, "SELECT who FROM audit") == [("alice",)]
+
+
+async def test_tokens_are_kept_by_their_hashes(tmp_path: Path) -> None:
+    path = tmp_path / "vx.sqlite"
+    tokens = [Token(bytes([number]) * 32, "alice", "mark", 100 - number) for number in range(3)]
+    entry = Entry(NOW_US, "login", "", ALICE)
+    async with opened(path) as store:
+        await store.change_tokens(tokens, [], entry)
+        await store.change_tokens([replace(tokens[0], expires_us=5)], [tokens[1]], entry)
+    async with opened(path) as store:
+        assert await store.load_tokens() == [replace(tokens[0], expires_us=5), tokens[2]]

@@ -87,3 +87,23 @@ def test_limits_hold_and_nobody_waits_beside_a_free_place(steps: list[tuple[str,
         assert at_a <= 2
         if len(running) < 3:
             assert not waiting or (at_a == 2 and set(waiting.values()) == {A})
+
+
+def test_a_client_has_no_more_running_than_its_limit() -> None:
+    turns = Turns(4, 3)
+    for number in range(3):
+        turns.enter(f"a{number}", "alice", A, 2)
+    turns.enter("b0", "bob", A, 1)
+    assert turns.grant() == ["a0", "b0", "a1"]
+    assert turns.check("alice", A, 2)
+    assert not turns.check("bob", A, 2)
+    turns.leave("a0")
+    assert turns.grant() == ["a2"]
+
+
+def test_who_is_refused_at_the_own_limit_is_told_of_it() -> None:
+    turns = Turns(4, 0)
+    turns.enter("a0", "alice", A, 1)
+    turns.grant()
+    with pytest.raises(VxError, match="1 sessions of yours are running, and at most 1 may"):
+        turns.enter("a1", "alice", A, 1)

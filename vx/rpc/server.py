@@ -104,7 +104,10 @@ def _is_stale(path: str) -> bool:
 
 
 def _remove_socket(path: str) -> None:
-    Path(path).unlink(missing_ok=True)
+    try:
+        Path(path).unlink(missing_ok=True)
+    except PermissionError as error:  # the server has become another user; the next one takes its place
+        log.warning("%s is left behind: %s", path, error.strerror)
 
 
 def describe(sock: socket.socket) -> str:
