@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.client import CAMERA, COMPLETED, SECOND_CAMERA, Client
 from tests.material import judge, numbered, numbers
-from tests.server_process import ServerProcess
+from tests.server_process import ServerProcess, started_servers
 from tests.stubs import Stubs
 from tools.make_recordings import Form
 
@@ -40,25 +40,26 @@ live = "file://{film}"
 THIRD_CAMERA = CAMERA.replace("DeviceIpint.1", "DeviceIpint.3")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def deaf() -> Iterator[int]:
     """The port of a host that accepts nobody."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
 
 
-@pytest.fixture
-def server(start_server: Callable[[str], ServerProcess], deaf: int, tmp_path: Path) -> ServerProcess:
-    film = tmp_path / "film.mkv"
+@pytest.fixture(scope="module")
+def server(deaf: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("server")
+    film = folder / "film.mkv"
     film.write_bytes(numbered(Form(), 50))
-    return start_server(
-        CONFIGURATION.format(
-            camera=CAMERA, second=SECOND_CAMERA, third=THIRD_CAMERA, password=PASSWORD, port=deaf, film=film
-        )
+    text = CONFIGURATION.format(
+        camera=CAMERA, second=SECOND_CAMERA, third=THIRD_CAMERA, password=PASSWORD, port=deaf, film=film
     )
+    with started_servers(folder) as start:
+        yield start(text)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(stubs: Stubs, server: ServerProcess) -> Iterator[Client]:
     client = Client(stubs, server.address)
     yield client

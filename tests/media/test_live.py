@@ -182,7 +182,7 @@ def test_a_new_size_begins_a_new_file(server: RtspServer, tmp_path: Path) -> Non
     """And of the camera beside it nothing is lost."""
     login = f"{USER}:{PASSWORD}@"
     sources = camera(server.url("/sizes", login), "Sizes"), camera(server.url("/aac", login), "Even")
-    made = clip(tmp_path / "out", *sources, seconds=3.2)
+    made = clip(tmp_path / "out", *sources, seconds=3.4)
     assert made.ended.succeeded, made.ended.reason
     assert [judge(path).streams[0]["width"] for path in made.files] == [320, 480]
     sizes = [numbers(path, track=0) for path in made.files]
@@ -190,7 +190,7 @@ def test_a_new_size_begins_a_new_file(server: RtspServer, tmp_path: Path) -> Non
     assert sizes[1] == list(range(len(sizes[1])))
     even = [number for path in made.files for number in numbers(path, track=1)]
     assert is_run(even)
-    assert 65 <= len(even) <= 95
+    assert 65 <= len(even) <= 105
 
 
 @needs_rtsp
@@ -302,23 +302,21 @@ def test_a_camera_that_comes_back_leaves_a_gap(weak_server: RtspServer, cameras:
 
 
 def test_cameras_that_do_not_answer_are_named_without_their_passwords(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
         refused = socket.create_server(("127.0.0.1", 0))
         port = refused.getsockname()[1]
         refused.close()
         sources = [
-            camera(f"rtsp://{USER}:{PASSWORD}@127.0.0.1:{deaf.getsockname()[1]}/x", "Deaf"),
+            camera(f"rtsp://{USER}:{PASSWORD}@127.0.0.1:{silent.getsockname()[1]}/x", "Deaf"),
             camera(f"rtsp://{USER}:{PASSWORD}@127.0.0.1:{port}/x", "Refusing"),
             camera(f"http://{USER}:{PASSWORD}@127.0.0.1:{port}/x.mjpg", "Refusing too"),
             camera("test:?width=320&height=192&rate=25", "Even"),
         ]
         made = clip(tmp_path / "out", *sources, seconds=1, discrete=True, live={"first_frame_timeout_s": 1.5})
     assert not made.ended.succeeded
-    assert made.ended.reason.split("; ") == [
-        "Deaf: it did not answer within 1.5 s",
-        "Refusing: it refuses the connection",
-        "Refusing too: it refuses the connection",
-    ]
+    deaf, *others = made.ended.reason.split("; ")
+    assert deaf in ("Deaf: it did not answer within 1.5 s", "Deaf: no picture came within 1.5 s")
+    assert others == ["Refusing: it refuses the connection", "Refusing too: it refuses the connection"]
     assert PASSWORD not in f"{made.link.events}{made.ended}"
     assert len(judge(made.file).frames) == 25
 
@@ -365,16 +363,16 @@ def test_http_cameras(tmp_path: Path) -> None:
     }
     with http_cameras(broadcasts) as address:
         sources = camera(f"{address}/mjpeg", "Pictures"), camera(f"{address}/ts", "Transport")
-        made = clip(tmp_path / "out", *sources, seconds=3, discrete=True)
+        made = clip(tmp_path / "out", *sources, seconds=2.4, discrete=True)
     assert made.ended.succeeded, made.ended.reason
     files = {path.name.partition("_")[0]: path for path in made.files}
     shown = numbers(files["Pictures"])
     assert is_run(shown, 100)
-    assert 60 <= len(shown) <= 90
-    assert 2.8 < judge(files["Pictures"]).frames[-1] < 3.01
+    assert 45 <= len(shown) <= 75
+    assert 2.2 < judge(files["Pictures"]).frames[-1] < 2.41
     shown, judged = numbers(files["Transport"]), judge(files["Transport"])
     assert shown == [n % 50 for n in range(len(shown))]
-    assert 60 <= len(shown) <= 90
+    assert 45 <= len(shown) <= 75
     assert [stream["codec_name"] for stream in judged.streams] == ["h264", "aac"]
     assert all(0 < after - before < 0.2 for before, after in pairwise(judged.frames)), judged.frames
 

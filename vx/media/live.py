@@ -75,6 +75,9 @@ class LiveReader:
         """Sound that came before the key frame: some of it may belong to it."""
         self._until_us = 0
         """When the last frame that was read ends."""
+        self._shown_us = 0
+        self._apart_us = 0
+        """How long after the one before it the last frame came: some cameras have one in many seconds."""
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
 
     @property
@@ -177,12 +180,13 @@ class LiveReader:
                     self._early.append(packet)
                 return
             self._begin(stamped, packet, at_us)
-        elif is_picture and at_us - self._until_us > _HOLE_US:
+        elif is_picture and at_us - self._until_us > max(_HOLE_US, 2 * self._apart_us):
             self._begin(stamped, packet, at_us, Join.CONTIGUOUS)  # but for the time, it goes on where it was
         if self._skips:
             return
         self._put_placed(packet, is_picture)
         if is_picture:
+            self._apart_us, self._shown_us = at_us - self._shown_us, at_us
             self._until_us = max(self._until_us, at_us + stamped.parameters.base.us(packet.duration))
 
     def _begin(self, stamped: Stamped, packet: TimedPacket, at_us: int, join: Join | None = None) -> None:
@@ -205,6 +209,7 @@ class LiveReader:
         )
         if self.first_us is None:
             self.first_us = at_us
+            self._shown_us = at_us
         self._until_us = at_us
         self.trouble = ""
         self._put(self._segment, 0)
