@@ -48,7 +48,8 @@ def bytes_needed(job: ClipJob | SnapshotJob, found: Sequence[Recorded]) -> int:
     """Bytes that the results will take, about, of what `recorded` found: a clip as if it was copied."""
     if isinstance(job, SnapshotJob):
         return PICTURE * len(job.sources)
-    return sum(int(source.size * _OVERHEAD) + _FIXED for source in found)
+    needed = sum(int(source.size * _OVERHEAD) + _FIXED for source in found)
+    return 2 * needed if job.password else needed  # what is encrypted is there twice for a moment
 
 
 def _to_come(job: ClipJob | SnapshotJob, how: Live, live: LiveEstimate) -> Recorded:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ def server(tmp_path: Path, start_server: Callable[[str], ServerProcess]) -> Serv
 access_point = "{access_point}"
 display_name = "{name}"
 location = "North wall"
+live = "test:?width=320&height=192&rate=25"
   [[camera.archive]]
   storage = "hosts/Server1/MultimediaStorage.AliceBlue/MultimediaStorage"
   path = "{tmp_path}/rec/{MEDIAMTX}"
@@ -50,20 +53,57 @@ def client(server: ServerProcess, stubs: Stubs) -> Iterator[Client]:
     client.channel.close()
 
 
+def live(client: Client, form: str) -> Any:
+    """A second of what the camera shows now."""
+    export = client.export
+    mode = export.LiveMode(sources=[export.LiveMode.Source(origin=CAMERA)])
+    if form == "JPEG":
+        return export.Options(live=mode, snapshot=export.SnapshotType())
+    mode.duration.FromTimedelta(timedelta(seconds=1.5))
+    return export.Options(live=mode, stream=export.StreamType(format=export.StreamType.EFormat.Value(form)))
+
+
 def test_what_the_configuration_hides_is_hidden_whatever_the_client_says(client: Client, tmp_path: Path) -> None:
     export = client.export
-    for options in (client.snapshot(format_timestamp(T0)), client.clip(format_timestamp(T0), "20260511T080001")):
+    requests = [
+        client.snapshot(format_timestamp(T0)),
+        client.clip(format_timestamp(T0), "20260511T080001"),
+        *(live(client, form) for form in ("JPEG", "MP4", "MKV")),
+    ]
+    for number, options in enumerate(requests):
         options.settings.extend([export.CommonSetting(apply_mask=False), export.CommonSetting(invert_mask=False)])
         session_id = client.start(options)
         (file,) = client.wait_completed(session_id).result.files
-        path = tmp_path / file.path
+        path = tmp_path / f"{number}-{file.path}"
         path.write_bytes(client.download(session_id, file.path))
-        frame = tmp_path / "frame.png"
-        subprocess.run(["ffmpeg", "-v", "error", "-y", "-i", path, "-frames:v", "1", frame], check=True)
-        with Image.open(frame) as image:
-            grey = np.asarray(image.convert("L"))
-        assert grey[104:184, 168:312].max() < 12
-        assert grey[104:184, 8:152].min() > 90
+        if path.suffix != ".jpg":
+            tracks = [stream["codec_type"] for stream in judge(path).streams]
+            assert [track for track in tracks if track != "audio"] == ["video", "subtitle"]
+        command = f"ffmpeg -v error -i {path} -map 0:v -fps_mode passthrough -f rawvideo -pix_fmt gray -"
+        done = subprocess.run(command.split(), check=True, capture_output=True)
+        frames = np.frombuffer(done.stdout, np.uint8).reshape(-1, 192, 320)
+        assert len(frames) > 20 or path.suffix == ".jpg"
+        assert np.ptp(frames[:, 104:184, 168:312], axis=(1, 2)).max() < 8
+        assert frames[:, 104:184, 168:312].max() < 30
+        assert frames[:, 8:88, 8:152].max() > 90
+
+
+def test_a_mask_of_thousands_of_points(client: Client, tmp_path: Path) -> None:
+    export = client.export
+    options = client.snapshot(format_timestamp(T0))
+    options.archive.sources[0].origin = SECOND_CAMERA
+    options.settings.add(apply_mask=True)
+    (polygon,) = [options.archive.sources[0].settings.add().mask_space.space.add()]
+    for angle in np.linspace(0, 2 * np.pi, 5000, endpoint=False):
+        polygon.points.add(x=0.5 + 0.25 * np.cos(angle), y=0.5 + 0.25 * np.sin(angle))
+    session_id = client.start(options)
+    (file,) = client.wait_completed(session_id).result.files
+    (tmp_path / "a.jpg").write_bytes(client.download(session_id, file.path))
+    with Image.open(tmp_path / "a.jpg") as image:
+        grey = np.asarray(image.convert("L"))
+    assert grey[64:128, 110:210].max() < 12
+    assert grey[170:, :].min() > 90
+    assert export.MaskSpace(space=[polygon]).ByteSize() > 80_000
 
 
 def test_a_report_of_two_cameras(client: Client, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def _painted(recordings: Recordings, workers: Workers, rounds: int) -> Row:
     )
     text = (
         f"drawtext=fontfile={font_roboto.Roboto}:fontsize=43:fontcolor=white:borderw=3:box=1:boxcolor=black@0.5:"
-        r"x=(w-tw)/2:y=h-60:text='Bench  %{pts\:localtime\:1778486400}.%{n}'"
+        r"x=(w-tw)/2:y=h-60:text='Bench__%{pts\:localtime\:1778486400}.%{n}'"
     )
     filters = f"{boxes},crop={_CROP}*iw:ih:0:0,{text}"
     command = (
