@@ -100,6 +100,7 @@ PURE = VOCABULARY | {
     "vx.media.virtual.files",
     "vx.media.virtual.limits",
     "vx.media.geometry",
+    "vx.media.layout",
     "vx.media.subtitles",
     "vx.archive.pattern",
     *(f"vx.mp4.{name}" for name in ("boxes", "tables", "description", "movie", "fragments", "recording", "build")),

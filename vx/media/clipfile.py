@@ -12,10 +12,12 @@ from vx.media import plan
 from vx.media.feeding import Chunk, goes_on
 from vx.media.messages import Begin, TimedPacket
 from vx.media.muxing import ResultFile
-from vx.media.plan import Budget, Join, TrackClock
+from vx.media.plan import Budget, Join, TimeBase, TrackClock
 from vx.media.subtitles import Subtitles
 
 _LONGEST_GAP_US = 3600 * plan.SECOND_US
+_NEVER = 1 << 62
+"""Ticks."""
 
 
 class ClipFile:
@@ -80,6 +82,8 @@ class ClipFile:
         """Nothing was recorded for so long; what comes next follows at once."""
         if self._subtitles is not None and (last := self._last_shown) is not None:
             self._subtitles.close_gap(last.shown_until_us, gap_us, last.segment.wall_us)
+            for source in self._present:
+                source.look_for_text()
         self._closed_us += gap_us
 
     def close(self) -> int:
@@ -120,6 +124,7 @@ class SourceTracks:
     def __init__(self, result: ResultFile, track: int, segment: Begin, subtitles: Subtitles | None) -> None:
         """`track`: the number of the picture's track; that of its sound, if it has any, is the next one."""
         self._subtitles = subtitles
+        self.look_for_text()
         self.segment = segment
         self.entered = False
         self._result = result
@@ -160,6 +165,16 @@ class SourceTracks:
             and (segment.audio is None or segment.audio.key == self._audio_key)
         )
 
+    def look_for_text(self) -> None:
+        """With the next packets, see whether a subtitle is due."""
+        self._picture_due = self._sound_due = _NEVER if self._subtitles is None else -_NEVER
+
+    def _show_text(self, track: TimeBase, pts: int) -> int:
+        """Show the subtitles that are due by then; returns when the next one is, in the track's ticks."""
+        assert self._subtitles is not None
+        self._subtitles.reach(track.us(pts), self.segment.wall_us)
+        return track.ticks(self._subtitles.due_us)
+
     def enter(self, segment: Begin, later_us: int) -> None:
         """The packets of this segment follow; its origin is at `later_us` of the file's clock."""
         if self.entered and not goes_on(segment, self.segment):
@@ -194,8 +209,8 @@ class SourceTracks:
         duration = packet.duration
         if not clock.same:
             duration = clock.source.rescale(duration, clock.track)
-        if self._subtitles is not None:
-            self._subtitles.reach(clock.track.us(pts), self.segment.wall_us)
+        if pts >= self._picture_due:
+            self._picture_due = self._show_text(clock.track, pts)
         self._result.write(self._video_track, packet, pts, dts, None if clock.same else duration)
         if pts > self._last_shown:
             self._last_shown = pts
@@ -221,7 +236,7 @@ class SourceTracks:
         pts = plan.audio_pts(wanted, duration, self._heard_until)
         if pts is None:
             return  # it was heard already
-        if self._subtitles is not None:
-            self._subtitles.reach(clock.track.us(pts), self.segment.wall_us)
+        if pts >= self._sound_due:
+            self._sound_due = self._show_text(clock.track, pts)
         self._result.write(self._audio_track, packet, pts, pts, None if clock.same else duration)
         self._heard_until = pts + max(duration, 1)

@@ -1,4 +1,4 @@
-"""Text as pixels: broken into lines, shrunk until it fits into its box, and set with an outline.
+"""Text as pixels: laid out in its box, and set with an outline.
 
 Lines are put together from pieces that are kept: a clock changes a digit or two from frame to frame, and the digits of
 the font are all of one width.
@@ -7,11 +7,8 @@ the font are all of one width.
 from __future__ import annotations
 
 import functools
-import itertools
-import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +17,12 @@ from PIL import Image, ImageDraw
 
 from vx.drawing import AlignH, Font
 from vx.media import fonts
+from vx.media.layout import lay_out
 
 Alpha = npt.NDArray[np.uint8]
 SMALLEST = 7
 """Pixels of a letter's height; what doesn't fit even so is cut off, with an ellipsis."""
-_ELLIPSIS = "…"
 _PIECES = re.compile(r"[0-9]|\s+|[^0-9\s]{1,64}")
-_WORDS = re.compile(r"\S+\s*|\s+")
 
 
 @dataclass(frozen=True)
@@ -45,82 +41,6 @@ class Lettering:
 
     cover: Alpha
     letters: Alpha
-
-
-def lay_out(
-    text: str,
-    width: float,
-    height: float,
-    size: float,
-    smallest: float,
-    measure: Callable[[str, float], float],
-    line: float,
-) -> tuple[list[str], float, bool]:
-    """(lines, size, whether all of it fits) of text in a box, in the largest size from `size` down to `smallest`.
-
-    `measure` gives a text's width in a size; `line` is how high a line is, in sizes. Pure but for `measure`.
-    """
-    while True:
-        room = max(0, int(height / (line * size)))
-        fit = functools.partial(_at, measure, size)
-        lines = list(itertools.islice(_wrapped(text, width, fit), room + 1))
-        if len(lines) <= room and all(fit(each) <= width for each in lines):
-            return lines, size, True
-        if size <= smallest:
-            break
-        # towards the size at which all of the text would fill the box
-        part = sum(map(len, lines[:room])) / len(text)
-        size = max(smallest, size * min(0.9, 1.05 * math.sqrt(part)))
-    room = max(room, 1)
-    cut = len(lines) > room
-    lines = lines[:room]
-    if cut:
-        lines[-1] = _shortened(lines[-1], width, fit)
-    return lines, size, not cut
-
-
-def _at(measure: Callable[[str, float], float], size: float, text: str) -> float:
-    return measure(text, size)
-
-
-def _wrapped(text: str, width: float, measure: Callable[[str], float]) -> Iterator[str]:
-    """The text in lines: broken between words, within one only where it alone is too long."""
-    for paragraph in text.split("\n"):
-        line, taken = "", 0.0
-        for word in _WORDS.findall(paragraph):
-            length = measure(word)
-            if line and taken + measure(word.rstrip()) > width:
-                yield line.rstrip()
-                line, taken = "", 0.0
-            while not line and len(word) > 1 and measure(word.rstrip()) > width:
-                fits = _fitting(word, width, measure)
-                yield word[:fits]
-                word = word[fits:]
-                length = measure(word)
-            line += word
-            taken += length
-        yield line.rstrip()
-
-
-def _fitting(word: str, width: float, measure: Callable[[str], float]) -> int:
-    """How many of its first characters fit; at least one."""
-    low, high = 1, 2
-    while high < len(word) and measure(word[:high]) <= width:
-        low, high = high, 2 * high
-    high = min(high, len(word))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if measure(word[:middle]) <= width:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _shortened(line: str, width: float, measure: Callable[[str], float]) -> str:
-    while line and measure(line.rstrip() + _ELLIPSIS) > width:
-        line = line[:-1]
-    return line.rstrip() + _ELLIPSIS
 
 
 class Typesetter:

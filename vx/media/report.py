@@ -24,7 +24,7 @@ from vx.captions import Caption, clean, format_time
 from vx.drawing import Area, Font, Page, Words
 from vx.jobs import Source
 from vx.media import fonts
-from vx.media.lettering import lay_out
+from vx.media.layout import lay_out
 
 rl_config.useA85 = 0  # else pictures are blown up by a quarter
 
