@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from vx.cli import values
-from vx.cli.calling import Surroundings
+from vx.cli.calling import Surroundings, told_and_ended, told_as_usage
 
 _MIN_PASSWORD = 8
 
@@ -57,16 +57,13 @@ def audit(
     """Show who logged in, failed, started, stopped, downloaded and removed what, from where."""
     import json
 
-    from vx.config import ConfigError, load
-    from vx.errors import VxError
+    from vx.config import load
     from vx.session.audit import read_audit
     from vx.timestamps import format_timestamp
 
-    try:
+    with told_as_usage("--since"):
         since_us = values.parse_time(since, surroundings.now_us()) if since else 0
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--since") from None
-    try:
+    with told_and_ended(config_file):
         for entry in read_audit(load(config_file).state_dir / "vx.sqlite", since_us, user, session_id):
             if as_json:
                 document = {
@@ -81,13 +78,6 @@ def audit(
             else:
                 words = (entry.who.name, entry.who.address or "-", entry.what, entry.session_id or "-", entry.detail)
                 click.echo("  ".join((values.show_time(entry.at_us), *map(values.plain, words))).rstrip())
-    except ConfigError as error:
-        for problem in error.problems:
-            click.echo(f"{config_file}: {problem}", err=True)
-        raise SystemExit(2) from None
-    except VxError as error:
-        click.echo(f"vx: {error}", err=True)
-        raise SystemExit(1) from None
 
 
 @click.command(

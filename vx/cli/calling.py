@@ -9,7 +9,8 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -160,6 +161,32 @@ def _run_interruptible(work: Callable[[], Awaitable[_T]]) -> _T:
         return asyncio.run(main())
     except asyncio.CancelledError:
         raise _Interrupted(128 + received[0]) from None
+
+
+@contextmanager
+def told_as_usage(option: str) -> Iterator[None]:
+    """A ValueError of the block is a mistake in this option."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
+
+
+@contextmanager
+def told_and_ended(config_file: str) -> Iterator[None]:
+    """What is wrong with the configuration ends the process with 2, any other expected failure of the block with 1."""
+    from vx.config import ConfigError
+    from vx.errors import VxError
+
+    try:
+        yield
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"{config_file}: {problem}", err=True)
+        raise SystemExit(2) from None
+    except VxError as error:
+        click.echo(f"vx: {error}", err=True)
+        raise SystemExit(1) from None
 
 
 _File = click.Path(path_type=Path, exists=True, dir_okay=False)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from vx.cli import administration, discovery, looks, values
-from vx.cli.calling import Call, Surroundings, client_command
+from vx.cli.calling import Call, Surroundings, client_command, told_and_ended, told_as_usage
 
 if TYPE_CHECKING:
     from vx.cli.client import Client
@@ -81,31 +80,15 @@ def serve(config_file: str) -> None:
 
     On SIGHUP certificates, users and roles are read again, without dropping a connection.
     """
-    from vx.config import ConfigError, load
-    from vx.errors import VxError
+    from vx.config import load
     from vx.logs import set_up
 
-    try:
+    with told_and_ended(config_file):
         config = load(config_file)
         set_up(config.log.level, config.log.format)
         from vx.app import run
 
         run(config, lambda: load(config_file))
-    except ConfigError as error:
-        for problem in error.problems:
-            click.echo(f"{config_file}: {problem}", err=True)
-        raise SystemExit(2) from None
-    except VxError as error:
-        click.echo(f"vx: {error}", err=True)
-        raise SystemExit(1) from None
-
-
-@contextmanager
-def _told_as_usage(option: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=option) from None
 
 
 _camera_option = click.option(
@@ -200,15 +183,15 @@ def _clip_command(function: Callable[..., None]) -> Callable[..., None]:
         **options: Any,
     ) -> None:
         now_us = call.surroundings.now_us()
-        with _told_as_usage("--camera"):
+        with told_as_usage("--camera"):
             origins = [values.camera_origin(camera) for camera in cameras]
-        with _told_as_usage("--max-size"):
+        with told_as_usage("--max-size"):
             max_file_size = values.parse_size(max_size) if max_size else 0
         from vx.cli.export import archive_mode, export_options, live_mode
 
         if live:
             _refuse_with_live(start=start, end=end, storage=storage)
-            with _told_as_usage("--duration"):
+            with told_as_usage("--duration"):
                 length_us = values.parse_duration(duration) if duration else 0
             start_us, end_us = now_us, now_us + length_us
             mode: Any = live_mode(origins, length_us)
@@ -306,9 +289,9 @@ def _range(start: str | None, end: str | None, now_us: int) -> tuple[int, int]:
     for name, value in (("--start", start), ("--end", end)):
         if not value:
             raise click.UsageError(f"Missing option '{name}' (or give --live).")
-    with _told_as_usage("--start"):
+    with told_as_usage("--start"):
         start_us = values.parse_time(start or "", now_us)
-    with _told_as_usage("--end"):
+    with told_as_usage("--end"):
         end_us = values.parse_time(end or "", now_us)
     if start_us == end_us:
         raise click.BadParameter("the same as --start: the clip would be empty", param_hint="--end")
@@ -366,7 +349,7 @@ def snapshot(
     They are JPEG files of the frame that each camera showed at that moment, or with --live shows next, or a PDF report
     of all of them; their paths are printed on stdout.
     """
-    with _told_as_usage("--camera"):
+    with told_as_usage("--camera"):
         origins = [values.camera_origin(camera) for camera in cameras]
     now_us = call.surroundings.now_us()
     from vx.cli.export import Order, archive_mode, export_options, live_mode
@@ -378,7 +361,7 @@ def snapshot(
     else:
         if not at:
             raise click.UsageError("Missing option '--at' (or give --live).")
-        with _told_as_usage("--at"):
+        with told_as_usage("--at"):
             at_us = values.parse_time(at, now_us)
         moment = values.show_time(at_us)
         mode = archive_mode(origins, storage=storage, start_us=at_us, end_us=at_us)

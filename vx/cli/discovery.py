@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vx.cli import values
-from vx.cli.calling import Call, client_command
+from vx.cli.calling import Call, client_command, told_as_usage
 
 if TYPE_CHECKING:
     from vx.cli.client import Client
@@ -73,14 +73,10 @@ Examples:
 @client_command
 def history(call: Call, camera: str, day: str | None, storage: str, gap_s: float) -> None:
     """Show when a camera was recorded on a day: as a bar, and each stretch."""
-    try:
+    with told_as_usage("--camera"):
         origin = values.camera_origin(camera)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--camera") from None
-    try:
+    with told_as_usage("--day"):
         begin_ms = values.parse_day(day, call.surroundings.now_us()) // 1000
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--day") from None
 
     async def work(client: Client, report: Report) -> archive.GetHistory2Response:
         from vx.rpc.generated.axxonsoft.bl import archive

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from importlib import metadata
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -45,8 +46,6 @@ class DomainService(StreamsResponses, domain.DomainServiceBase):
                 self._archives.setdefault(archive.storage, []).append(camera)
 
     async def get_version(self, get_version_request: domain.GetVersionRequest) -> domain.GetVersionResponse:
-        from importlib import metadata  # with it comes a parser of mail: 2 MB that the server needs for nothing else
-
         return domain.GetVersionResponse(version=metadata.version("vx"))
 
     async def list_cameras(self, list_cameras_request: domain.ListCamerasRequest) -> AsyncIterator[Any]:
