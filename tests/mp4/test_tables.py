@@ -79,3 +79,8 @@ def test_runs_are_their_items(values: list[int], last: int) -> None:
 def test_big_endian() -> None:
     assert tables.to_big_endian(array("I", [1, 0x01020304])) == b"\0\0\0\1\1\2\3\4"
     assert list(tables.from_big_endian(b"\xff\xff\xff\xfe", "i")) == [-2]
+
+
+@given(st.lists(st.integers(50, 1 << 62)), st.integers(-50, 1 << 62))
+def test_numbers_that_are_shifted(offsets: list[int], by: int) -> None:
+    assert list(tables.shifted(array("Q", offsets), by)) == [offset + by for offset in offsets]

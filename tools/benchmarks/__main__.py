@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from tools.benchmarks import harness, live, media, pictures, sessions, transport
+from tools.benchmarks import harness, live, media, pictures, sessions, transport, virtual
 from tools.benchmarks.harness import NO, BenchError, Row, note
 
 WHOLE: dict[str, Callable[[int], list[Row]]] = {
@@ -22,6 +22,7 @@ WHOLE: dict[str, Callable[[int], list[Row]]] = {
     "pictures": pictures.pictures,
     "sessions": sessions.sessions,
     "live": live.live,
+    "virtual": virtual.virtual,
 }
 """Parts that have servers and material of their own."""
 PARTS = [*transport.PARTS, *WHOLE]

@@ -88,14 +88,14 @@ class Recordings:
     """10 minutes of 1080p25 with sound in 10 segments, and as many more for 10 hours: all of them the same minute."""
 
     def __init__(self, folder: Path) -> None:
-        minute = _minute()
+        recorded = minute()
         self.pattern = folder / "rec" / MEDIAMTX
         self.paths: list[Path] = []
         for number in range(HOURS * 60):
             path = segment_path(str(self.pattern), T0 + number * 60 * SECOND)
             path.parent.mkdir(exist_ok=True)
             if number == 0:
-                shutil.copy(minute, path)
+                shutil.copy(recorded, path)
             else:
                 path.hardlink_to(self.paths[0])
             self.paths.append(path)
@@ -105,7 +105,7 @@ class Recordings:
         self.source = Source(origin=CAMERA, name="Bench", pattern=str(self.pattern), timezone="UTC")
 
 
-def _minute() -> Path:
+def minute() -> Path:
     path = build.CACHE / "media" / "minute.mp4"
     if not path.exists():
         note("Making a minute of 1080p …")

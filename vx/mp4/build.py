@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from vx.mp4.boxes import make, make_full
 from vx.mp4.movie import UPRIGHT
-from vx.mp4.tables import Runs, to_big_endian, total
+from vx.mp4.tables import Runs, shifted, to_big_endian, total
 
 MOVIE_SCALE = 90_000
 """Ticks a second of what is said of the movie as a whole."""
@@ -122,7 +122,7 @@ class _Track:
             0,
             0,
             struct.pack(">I", len(offsets)),
-            to_big_endian(array("Q", [base + offset for offset in offsets])),
+            to_big_endian(shifted(offsets, base)),
         )
         stbl = make(b"stbl", self._tables, co64)
         minf = make(b"minf", _MEDIA_HEADERS[self._track.handler], _DATA_HERE, stbl)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import add, gt
+from operator import add, gt, ne
 
 from vx.mp4.boxes import Mp4Error, Span, read_head
 from vx.mp4.fragments import Fragments
 from vx.mp4.movie import Movie, Track, read_movie
+from vx.mp4.tables import Chunks
 
 LARGEST_MOOV = 256 << 20
 LARGEST_MOOF = 8 << 20
@@ -37,6 +38,8 @@ class Recording:
     is_fragmented: bool
     is_whole: bool
     """False: it ends within a fragment, which is left out."""
+    runs: list[Span]
+    """The stretches of the file that the samples of all tracks fill without a hole."""
 
 
 def read_recording(read: Read, size: int) -> Recording:
@@ -95,8 +98,8 @@ def read_recording(read: Read, size: int) -> Recording:
         raise UnderWayError("it is broken, or still being written")
     if not movie.is_fragmented and not whole:
         raise Mp4Error("it is truncated")
-    _check_places(movie.tracks, mdats)
-    return Recording(movie.tracks, movie.is_fragmented, whole and held is None)
+    runs = _check_places(movie.tracks, mdats)
+    return Recording(movie.tracks, movie.is_fragmented, whole and held is None, runs)
 
 
 def _content(read: Read, span: Span, largest: int, kind: str) -> bytes:
@@ -109,15 +112,17 @@ def _content(read: Read, span: Span, largest: int, kind: str) -> bytes:
     return data
 
 
-def _check_places(tracks: list[Track], mdats: list[Span]) -> None:
-    """All chunks lie in mdat boxes, apart from each other, those of each track in rising order."""
+def _check_places(tracks: list[Track], mdats: list[Span]) -> list[Span]:
+    """All chunks lie in mdat boxes, apart from each other, those of each track in rising order.
+
+    Returns the stretches of the file that they fill without a hole.
+    """
     columns = [track.samples.chunks for track in tracks]
     for chunks in columns:
-        if any(map(gt, chunks.offsets, chunks.offsets[1:])):
+        if any(map(gt, chunks.offsets, itertools.islice(chunks.offsets, 1, None))):
             raise Mp4Error("its chunks are in an unusual order")
-    begins = sorted(itertools.chain.from_iterable(chunks.offsets for chunks in columns))
-    ends = sorted(itertools.chain.from_iterable(map(add, chunks.offsets, chunks.lengths) for chunks in columns))
-    if any(map(gt, ends, begins[1:])):
+    begins, ends, borders = extents(columns)
+    if any(map(gt, ends, itertools.islice(begins, 1, None))):
         raise Mp4Error("two of its samples overlap")
     known = 0
     for mdat in mdats:
@@ -127,3 +132,12 @@ def _check_places(tracks: list[Track], mdats: list[Span]) -> None:
         known = max(known, inside)
     if known < len(ends):
         raise Mp4Error("its samples are not in its mdat boxes")
+    return [Span(begins[low], ends[high - 1]) for low, high in itertools.pairwise([0, *borders, len(begins)]) if high]
+
+
+def extents(columns: Sequence[Chunks]) -> tuple[list[int], list[int], list[int]]:
+    """Where the chunks begin and end, rising, and the numbers of those ahead of which there is a hole."""
+    begins = sorted(itertools.chain.from_iterable(chunks.offsets for chunks in columns))
+    ends = sorted(itertools.chain.from_iterable(map(add, chunks.offsets, chunks.lengths) for chunks in columns))
+    borders = itertools.compress(itertools.count(1), map(ne, ends, itertools.islice(begins, 1, None)))
+    return begins, ends, list(borders)

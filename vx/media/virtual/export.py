@@ -244,4 +244,4 @@ def read_tables(path: str) -> Tables:
     finally:
         os.close(fd)
     grows = recording.is_fragmented and time.time() - status.st_mtime < _STILL_WRITTEN_S
-    return Tables(Origin(path, Identity.of(status), grows), recording.tracks, recording.is_whole)
+    return Tables(Origin(path, Identity.of(status), grows), recording)

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from vx.media import plan
 from vx.media.plan import Join
 from vx.media.virtual.stretches import CopyInsteadError, Form, Origin, Stretch, Take
+from vx.mp4.boxes import Span
 from vx.mp4.build import TrackTables, build_header
-from vx.mp4.tables import Chunks, Samples, compress, extend, replace_last
+from vx.mp4.recording import Recording, extents
+from vx.mp4.tables import Chunks, Samples, compress, extend, replace_last, shifted
 
 _TAIL = 64
 """Samples within which the first one shown, or the last one, is found."""
@@ -244,7 +246,7 @@ class FileBuilder:
             if sound is not None:
                 source.audio.append(sound, sound.start)
                 recorded.append((source.audio, dataclasses.replace(stretch.sound, samples=sound)))
-        items = [*first, *self._recorded_items(recorded), *last]
+        items = [*first, *self._recorded_items(stretch.recording, recorded), *last]
         begin_us, end_us = stretch.placement.origin_us, self.shown_until_us(number)
         for i, item in enumerate(items):
             item.at_us = begin_us + (end_us - begin_us) * i // len(items)
@@ -262,29 +264,22 @@ class FileBuilder:
         chunks = Chunks(array("Q", [at]), array("Q", [length]), array("I", [len(samples)]))
         return _Item(None, at, length, [(line, chunks)])
 
-    def _recorded_items(self, takes: list[tuple[_Line, Take]]) -> list[_Item]:
+    def _recorded_items(self, recording: Recording | None, takes: list[tuple[_Line, Take]]) -> list[_Item]:
         """The bytes of one recording that these samples lie in, in its own order and without what lies between them."""
         if not takes:
             return []
         origin = takes[0][1].origin
         columns = [(line, take.samples.chunks) for line, take in takes]
-        begins = sorted(itertools.chain.from_iterable(chunks.offsets for _, chunks in columns))
-        ends = sorted(
-            itertools.chain.from_iterable(map(operator.add, chunks.offsets, chunks.lengths) for _, chunks in columns)
-        )
-        borders = {i + 1 for i, apart in enumerate(map(operator.ne, ends, begins[1:])) if apart}
-        leads: dict[int, tuple[_Line, bytes]] = {}
-        for line, take in takes:
-            if take.made:
-                at = take.samples.chunks.offsets[0]
-                leads[at] = line, take.made
-                borders.add(bisect_left(begins, at))
-        if self._interleaves:
-            borders.update(_places_to_interleave(begins))
-        borders |= {0, len(begins)}
+        leads = {take.samples.chunks.offsets[0]: (line, take.made) for line, take in takes if take.made}
+        runs = None if leads or self._interleaves else _whole_runs(recording, [chunks for _, chunks in columns])
+        if runs is None:
+            begins, ends, holes = extents([chunks for _, chunks in columns])
+            borders = {0, len(begins), *holes, *(bisect_left(begins, at) for at in leads)}
+            if self._interleaves:
+                borders.update(_places_to_interleave(begins))
+            runs = [Span(begins[low], ends[high - 1]) for low, high in itertools.pairwise(sorted(borders))]
         items: list[_Item] = []
-        for low, high in itertools.pairwise(sorted(borders)):
-            begin, end = begins[low], ends[high - 1]
+        for begin, end in runs:
             chunks = [(line, found) for line, each in columns if len(found := _inside(each, begin, end))]
             lead = None
             if begin in leads:
@@ -310,7 +305,7 @@ class FileBuilder:
             pieces.append(Piece(item.origin, item.offset, item.length))
             moved = at + lead - item.offset
             for line, chunks in item.chunks:
-                line.offsets.extend([offset + moved for offset in chunks.offsets])
+                line.offsets.extend(shifted(chunks.offsets, moved))
                 line.counts.extend(chunks.counts)
             if lead:
                 line, chunks = item.chunks[0]
@@ -337,6 +332,16 @@ class FileBuilder:
     @property
     def _interleaves(self) -> bool:
         return len(self._present) > 1
+
+
+def _whole_runs(recording: Recording | None, columns: list[Chunks]) -> list[Span] | None:
+    """What a recording's reader has found already, where all of it is taken."""
+    if recording is None:
+        return None
+    whole = [track.samples.chunks for track in recording.tracks if len(track.samples)]
+    if len(whole) != len(columns) or not all(any(each is taken for taken in columns) for each in whole):
+        return None
+    return recording.runs
 
 
 def _inside(chunks: Chunks, begin: int, end: int) -> Chunks:

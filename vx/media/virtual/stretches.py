@@ -22,7 +22,7 @@ from vx.media.virtual.edges import Edge, Picture, is_fresh
 from vx.mp4.boxes import Mp4Error
 from vx.mp4.description import Description
 from vx.mp4.movie import Track
-from vx.mp4.recording import UnderWayError
+from vx.mp4.recording import Recording, UnderWayError
 from vx.mp4.tables import Samples
 from vx.virtual import Identity
 
@@ -52,8 +52,7 @@ class Tables:
     """What a recording holds."""
 
     origin: Origin
-    tracks: list[Track]
-    is_whole: bool
+    recording: Recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +94,7 @@ class Stretch:
     """None: it has no sound."""
     pictures: list[Take] = field(default_factory=list)
     sound: Take | None = None
+    recording: Recording | None = None
 
     @property
     def shown(self) -> int:
@@ -170,7 +170,7 @@ class SourceReader:
         except (Mp4Error, OSError) as error:
             raise CopyInsteadError(f"{segment.path}: {getattr(error, 'strerror', None) or error}") from None
         else:
-            if not tables.is_whole and not tables.origin.grows:
+            if not tables.recording.is_whole and not tables.origin.grows:
                 self._note(f"{segment.path}: it is truncated; its last fragment is left out")
             return tables
         self._note(f"{segment.path}: {text}; left out what can't be read")
@@ -191,7 +191,7 @@ class SourceReader:
             raise CopyInsteadError(f"{segment.path}: {error}") from None
 
     def _take_in(self, segment: Segment, tables: Tables) -> Stretch | None:
-        video, audio = _pick(tables.tracks, self._video, self._audio)
+        video, audio = _pick(tables.recording.tracks, self._video, self._audio)
         samples = video.samples
         if not len(samples):
             if tables.origin.grows:
@@ -219,6 +219,7 @@ class SourceReader:
             wanted_us=(self._start_us, self._end_us),
             video=form,
             audio=None if audio is None else _form(audio),
+            recording=tables.recording,
         )
         follows = placement.join is Join.CONTIGUOUS and self._shown_last == form
         fresh, self._behind_encoded = follows and self._behind_encoded, False
