@@ -99,6 +99,7 @@ PURE = VOCABULARY | {
     "vx.media.plan",
     "vx.media.virtual.files",
     "vx.media.virtual.limits",
+    "vx.media.virtual.cues",
     "vx.media.geometry",
     "vx.media.layout",
     "vx.media.subtitles",

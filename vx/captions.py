@@ -98,6 +98,8 @@ def format_time(us: int, time_format: str, offset_min: int) -> str:
 
 def clean(text: str) -> str:
     """Text without what can't be drawn: control and other invisible characters become spaces, blank lines go."""
+    if text.isprintable():
+        return text.strip()
     lines = (
         "".join(" " if unicodedata.category(c) in _INVISIBLE and c not in _JOINERS else c for c in line).strip()
         for line in re.split(r"\r\n?|[\n\v\f\x85\u2028\u2029]", text)

@@ -1,9 +1,9 @@
 """The header of a new file over samples that lie elsewhere: ftyp, moov, and the head of one mdat.
 
-The table comes first, so that the file plays while it is downloaded. Offsets and the mdat's size have 64 bits always,
-so that how long the header is depends on no offset. There are no edit lists but an empty one for a track that begins
-later than the file: what is hidden by an edit list, some players show. Pictures that are stored in another order than
-shown have signed shifts instead (ctts version 1), so that the first one is shown at 0.
+The table comes first, so that the file plays while it is downloaded. The mdat's size has 64 bits always, and offsets
+where the samples may need it: how long the header is depends on no offset. There are no edit lists but an empty one for
+a track that begins later than the file: what is hidden by an edit list, some players show. Pictures that are stored in
+another order than shown have signed shifts instead (ctts version 1), so that the first one is shown at 0.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from vx.mp4.tables import Runs, shifted, to_big_endian, total
 MOVIE_SCALE = 90_000
 """Ticks a second of what is said of the movie as a whole."""
 _MDAT_HEAD = 16
+_FITS_32_BITS = (1 << 32) - (1 << 29)
+"""Bytes of samples; a header is never so long that it brings an offset beyond 32 bits then."""
 _EPOCH_S = 2_082_844_800
 """From 1904, where MP4 begins to count, to 1970."""
 _UNDETERMINED = 0x55C4
@@ -67,7 +69,10 @@ def build_header(tracks: Sequence[TrackTables], payload: int, *, created_us: int
     ftyp = make(b"ftyp", b"iso4", struct.pack(">I", 0x200), *brands)
     created = created_us // 1_000_000 + _EPOCH_S
     kinds = [track.handler for track in tracks]
-    parts = [_Track(i + 1, track, created, is_first=track.handler not in kinds[:i]) for i, track in enumerate(tracks)]
+    width = 4 if payload < _FITS_32_BITS else 8
+    parts = [
+        _Track(i + 1, track, created, width, is_first=track.handler not in kinds[:i]) for i, track in enumerate(tracks)
+    ]
     mvhd = _mvhd(created, max((part.duration for part in parts), default=0), len(parts) + 1)
     udta = _udta(tags)
     moov_size = 8 + len(mvhd) + sum(part.size for part in parts) + len(udta)
@@ -79,7 +84,7 @@ def build_header(tracks: Sequence[TrackTables], payload: int, *, created_us: int
 class _Track:
     """A trak box but for its offsets."""
 
-    def __init__(self, number: int, track: TrackTables, created: int, *, is_first: bool) -> None:
+    def __init__(self, number: int, track: TrackTables, created: int, width: int, *, is_first: bool) -> None:
         self._track = track
         length = total(track.deltas)
         shown = _to_movie(length, track.timescale)
@@ -108,7 +113,8 @@ class _Track:
             b"hdlr", 0, 0, struct.pack(">I4s12x", 0, track.handler), track.name.encode() + b"\0"
         )
         self._tables = b"".join(_tables(track))
-        offsets = 16 + 8 * len(track.chunk_offsets)
+        self._width = width
+        offsets = 16 + width * len(track.chunk_offsets)
         stbl = 8 + len(self._tables) + offsets
         self._minf = 8 + len(_MEDIA_HEADERS[track.handler]) + len(_DATA_HERE) + stbl
         mdia = 8 + len(self._media) + self._minf
@@ -116,15 +122,10 @@ class _Track:
 
     def finish(self, base: int) -> bytes:
         """The box, given where the samples begin."""
-        offsets = self._track.chunk_offsets
-        co64 = make_full(
-            b"co64",
-            0,
-            0,
-            struct.pack(">I", len(offsets)),
-            to_big_endian(shifted(offsets, base)),
-        )
-        stbl = make(b"stbl", self._tables, co64)
+        offsets = shifted(self._track.chunk_offsets, base)
+        kind, numbers = (b"co64", offsets) if self._width == 8 else (b"stco", array("I", offsets))
+        chunks = make_full(kind, 0, 0, struct.pack(">I", len(offsets)), to_big_endian(numbers))
+        stbl = make(b"stbl", self._tables, chunks)
         minf = make(b"minf", _MEDIA_HEADERS[self._track.handler], _DATA_HERE, stbl)
         return make(b"trak", self._tkhd, self._edts, make(b"mdia", self._media, minf))
 

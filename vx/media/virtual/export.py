@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings
+from vx.captions import Caption
 from vx.jobs import ClipJob, Coding, Ended, FileDone, Gap, Link, Note, Progress, Source, SourceEnded
 from vx.media import labels, plan
 from vx.media.plan import Join
@@ -163,7 +164,10 @@ class _Clip:
                 self._tell_gap(number, until_us, end_us, begin_us)
 
     def _begin(self, source: Source, stretch: Stretch) -> FileBuilder:
-        return FileBuilder([(source.name, stretch)], _begins_us(stretch))
+        return FileBuilder([(source.name, stretch)], _begins_us(stretch), self._caption([source]))
+
+    def _caption(self, sources: Sequence[Source]) -> Caption | None:
+        return Caption.of(self._job.words, sources) if self._job.subtitles else None
 
     def _add(self, builder: FileBuilder, stretch: Stretch) -> None:
         gap_us = _begins_us(stretch) - builder.end_us if builder.has_begun else 0
@@ -204,7 +208,7 @@ class _Clip:
             return
         first_us = min(_begins_us(stretch) for stretch in firsts if stretch is not None)
         names = [source.name for source in sources]
-        builder = FileBuilder(list(zip(names, firsts, strict=True)), first_us)
+        builder = FileBuilder(list(zip(names, firsts, strict=True)), first_us, self._caption(sources))
         for number, (source, stretches) in enumerate(zip(sources, of_each, strict=True)):
             ranges_us = source.ranges_us or ((job.start_us, job.end_us),)
             until_us = ranges_us[0][0]

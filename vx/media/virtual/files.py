@@ -14,8 +14,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from vx.captions import Caption
 from vx.media import plan
 from vx.media.plan import Join
+from vx.media.virtual.cues import Shown, subtitles
 from vx.media.virtual.stretches import CopyInsteadError, Form, Origin, Stretch, Take
 from vx.mp4.boxes import Span
 from vx.mp4.build import TrackTables, build_header
@@ -165,11 +167,17 @@ class _Source:
 class FileBuilder:
     """A file of some sources under construction."""
 
-    def __init__(self, sources: Sequence[tuple[str, Stretch | None]], first_us: int) -> None:
+    def __init__(
+        self, sources: Sequence[tuple[str, Stretch | None]], first_us: int, caption: Caption | None = None
+    ) -> None:
         """`sources`: each one's name and the stretch that it begins with; None: it has nothing to give.
 
-        `first_us` is when the first picture of all is shown.
+        `first_us` is when the first picture of all is shown; `caption` what subtitles say, None: there are none.
         """
+        self._name = ", ".join(name for name, _ in sources)
+        self._caption = caption
+        self._shown: list[Shown] = []
+        self._closing_us = 0
         self.first_us = first_us
         self._closed_us = 0
         self._made: list[bytes] = []
@@ -224,6 +232,7 @@ class FileBuilder:
     def close_gap(self, gap_us: int) -> None:
         """Nothing was recorded for so long; what comes next follows at once."""
         self._closed_us += gap_us
+        self._closing_us = gap_us
 
     def add(self, number: int, stretch: Stretch) -> None:
         """The next stretch of a source."""
@@ -246,6 +255,9 @@ class FileBuilder:
             if sound is not None:
                 source.audio.append(sound, sound.start)
                 recorded.append((source.audio, dataclasses.replace(stretch.sound, samples=sound)))
+        begins = source.video.base.us(stretch.pictures[0].samples.shown(0, 1)[0] + offset)
+        self._shown.append(Shown(begins, source.video.base.us(source.video.shown_until), self._closing_us))
+        self._closing_us = 0
         items = [*first, *self._recorded_items(stretch.recording, recorded), *last]
         begin_us, end_us = stretch.placement.origin_us, self.shown_until_us(number)
         for i, item in enumerate(items):
@@ -313,6 +325,11 @@ class FileBuilder:
             at += lead + item.length
         lines = [line for source in present for line in (source.video, source.audio) if line is not None]
         tables = [line.tables() for line in lines if len(line.samples)]
+        if self._caption is not None:
+            text, data = subtitles(self._caption, self.first_us, sorted(self._shown), self._name, at)
+            tables.append(text)
+            pieces.append(Piece(None, *self._keep(data)))
+            at += len(data)
         try:
             header = build_header(tables, at, created_us=self.first_us, tags=tags(self.first_us))
         except OverflowError:
