@@ -180,7 +180,7 @@ def test_reversed_ends_a_storage_by_its_short_name_and_no_sound(client: Client, 
     path = tmp_path / "clip.mp4"
     path.write_bytes(client.download(session_id, file.path))
     assert numbers(path) == list(range(50, 100))
-    assert [stream["codec_type"] for stream in judge(path).streams] == ["video"]
+    assert [stream["codec_type"] for stream in judge(path).streams] == ["video", "subtitle"]
 
 
 def test_files_of_a_given_size_hold_every_frame_once(client: Client, tmp_path: Path) -> None:

@@ -75,9 +75,7 @@ def parse_options(options: Options, config: Config, caller: Caller = THE_SERVER)
     delivery, field = _delivery(options, common, agent, config)
     if isinstance(job, ClipJob):
         # an agent that stores the results for good stores files
-        may_be_virtual = config.media.virtual == "auto" and job.container == "mp4" and delivery is None
-        # such a clip has no subtitles: where a client asks for them, it is copied
-        virtual = may_be_virtual and not (job.subtitles and "subtitle_cast" in common)
+        virtual = config.media.virtual == "auto" and job.container == "mp4" and job.live is None and delivery is None
         job = msgspec.structs.replace(job, virtual=virtual)
     return ExportRequest(
         job=job,
