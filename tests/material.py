@@ -86,7 +86,7 @@ def numbers_of_all(
         if damaged:
             crop = f"scale={damaged[0]}:{damaged[1]}:flags=neighbor,{crop}"
         for i in range(len(paths)):
-            command += f"-map {i}:v:0 -fps_mode passthrough -vf {crop}".split()
+            command += f"-map {i}:v:0 -fps_mode passthrough -enc_time_base -1 -vf {crop}".split()
             command += ["-f", "rawvideo", "-pix_fmt", "gray", f"{folder}/{i}"]
         done = subprocess.run(command, capture_output=True, check=False)
         if damaged and done.returncode and len(paths) > 1:  # one that holds nothing ends it for all

@@ -24,6 +24,7 @@ gi.require_version("GstRtsp", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 TICK_S = 0.01
+GONE_S = 20.0
 _US = 1000
 """Nanoseconds of a microsecond: GStreamer's clocks count the former, a reel the latter."""
 
@@ -40,7 +41,7 @@ class Reel:
 
 
 class Player:
-    """Pushes a reel's packets into an appsrc when their time has come, until nobody takes them any more."""
+    """Pushes a reel's packets into an appsrc when their time has come."""
 
     def __init__(self, source: Any, reel: Reel, start_ns: int) -> None:
         self._source = source
@@ -49,7 +50,7 @@ class Player:
         self._next = 0
 
     def push(self, now_ns: int) -> bool:
-        """Push what is due; False once the pipeline is gone."""
+        """Push what is due; False where the pipeline doesn't take it."""
         while True:
             rounds, number = divmod(self._next, len(self._reel.packets))
             at_us, data = self._reel.packets[number]
@@ -63,13 +64,36 @@ class Player:
             self._next += 1
 
 
+class Showing:
+    """The reels that one client sees."""
+
+    def __init__(self, media: Any, reels: dict[str, Reel]) -> None:
+        self._element = media.get_element()
+        self._reels = reels
+        self._players: list[Player] = []
+        self._pushed_s = time.monotonic()
+
+    def go_on(self) -> bool:
+        """Push what is due; False once nobody has taken anything for a while: the client has gone."""
+        clock, base_ns = self._element.get_clock(), self._element.get_base_time()
+        now_ns = clock.get_time() - base_ns if clock is not None and base_ns else -1  # else it doesn't play yet
+        if now_ns >= 0:
+            self._players = self._players or [
+                Player(self._element.get_by_name_recurse_up(name), reel, now_ns) for name, reel in self._reels.items()
+            ]
+            pushed = [player.push(now_ns) for player in self._players]
+            if all(pushed):
+                self._pushed_s = time.monotonic()
+        return time.monotonic() - self._pushed_s < GONE_S
+
+
 class Projector(threading.Thread):
     """Plays the reels for all clients. In a thread of its own: the main loop waits in it for the first packets."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self._lock = threading.Lock()
-        self._media: list[tuple[Any, dict[str, Reel], list[Player]]] = []
+        self._media: list[Showing] = []
 
     def add(self, media: Any, reels: dict[str, Reel]) -> None:
         """A client has come."""
@@ -79,30 +103,16 @@ class Projector(threading.Thread):
             source.set_property("is-live", True)
             source.set_property("caps", Gst.Caps.from_string(reel.caps))
         with self._lock:
-            self._media.append((media, reels, []))
+            self._media.append(Showing(media, reels))
 
     def run(self) -> None:
         while True:
             time.sleep(TICK_S)
             with self._lock:
                 playing = list(self._media)
-            gone = [entry for entry in playing if not self._push(*entry)]
+            gone = [showing for showing in playing if not showing.go_on()]
             with self._lock:
-                self._media = [entry for entry in self._media if entry not in gone]
-
-    def _push(self, media: Any, reels: dict[str, Reel], players: list[Player]) -> bool:
-        """Push what is due; False once the client has gone."""
-        element = media.get_element()
-        clock = element.get_clock()
-        if clock is None:
-            return True
-        now_ns = clock.get_time() - element.get_base_time()
-        if now_ns < 0:
-            return True
-        if not players:
-            players.extend(Player(element.get_by_name_recurse_up(name), reel, now_ns) for name, reel in reels.items())
-        pushed = [player.push(now_ns) for player in players]
-        return all(pushed)
+                self._media = [showing for showing in self._media if showing not in gone]
 
 
 def main() -> None:

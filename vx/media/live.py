@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -61,6 +62,7 @@ class LiveReader:
         """Why nothing comes from it; empty while something does, or it isn't known yet."""
         self.wanted_us = (-(2**62), 2**62)
         """Only this is handed over, begin <= t < end. Set it before the first message is taken."""
+        self._began_s = 0.0
         self._changed = threading.Condition()
         self._abandoned = False
         self._queue: list[Begin | TimedPacket] = []
@@ -83,10 +85,12 @@ class LiveReader:
     @property
     def failure(self) -> str:
         """Why nothing at all came from it."""
-        return self.trouble or f"no picture came within {self._live.first_frame_timeout_s:g} s"
+        waited_s = min(time.monotonic() - self._began_s, self._live.first_frame_timeout_s)
+        return self.trouble or f"no picture came within {waited_s:.3g} s"
 
     def start(self) -> None:
         """Begin to connect."""
+        self._began_s = time.monotonic()
         self._thread.start()
 
     def abandon(self) -> None:
