@@ -14,19 +14,15 @@ from vx import sandbox
 pytestmark = pytest.mark.skipif(sandbox.version() < 4, reason="this kernel's Landlock is too old, or it has none")
 
 
-def attempt(code: str, folder: Path, *, linkable: bool = False, network: bool = False) -> str:
-    """What becomes of `code` where FOLDER/recordings may be read and FOLDER/session written: `done`, or why not."""
+def ask(give_up: str, code: str, folder: Path) -> str:
+    """What becomes of `code` in a process that has run `give_up` in the folder: `done`, or why not."""
     program = f"""
 import os, socket, sys
 from pathlib import Path
-from vx import sandbox
+from vx import child, sandbox
+from vx.jobs import ClipJob, Source
 os.chdir({str(folder)!r})
-sandbox.confine(
-    readable=["/usr", "/lib", sys.prefix, sys.base_prefix, {str(folder)!r} + "/recordings", "/no/such/folder"],
-    writable=[{str(folder)!r} + "/session"],
-    linkable=[{str(folder)!r} + "/recordings"] if {linkable} else [],
-    network={network},
-)
+{give_up}
 try:
     {code}
     print("done")
@@ -35,6 +31,17 @@ except OSError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+def attempt(code: str, folder: Path, *, linkable: bool = False, network: bool = False) -> str:
+    """What becomes of `code` where FOLDER/recordings may be read and FOLDER/session written."""
+    give_up = f"""sandbox.confine(
+    readable=["/usr", "/lib", sys.prefix, sys.base_prefix, "recordings", "/no/such/folder"],
+    writable=["session"],
+    linkable=["recordings"] if {linkable} else [],
+    network={network},
+)"""
+    return ask(give_up, code, folder)
 
 
 @pytest.fixture
@@ -84,3 +91,23 @@ def test_the_network(folder: Path, network: bool, outcome: str) -> None:
         connect = f"socket.socket().connect({server.getsockname()!r})"
         assert attempt(connect, folder, network=network) == outcome
         assert attempt("socket.socket().bind(('127.0.0.1', 0))", folder, network=network) == outcome
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        ("Path('session/new').write_text('x')", "done"),
+        ("Path('recordings/file').read_text()", "done"),
+        ("import av, PIL.Image, numpy, reportlab.pdfgen.canvas, zoneinfo; zoneinfo.ZoneInfo('Europe/Berlin')", "done"),
+        ("Path('recordings/file').write_text('x')", "PermissionError"),
+        ("Path('elsewhere/file').read_text()", "PermissionError"),
+        ("Path('/etc/passwd').read_text()", "PermissionError"),
+        ("socket.socket().connect(('127.0.0.1', 9))", "PermissionError"),
+    ],
+)
+def test_a_worker_gives_up_the_rest(folder: Path, code: str, outcome: str) -> None:
+    give_up = f"""
+source = Source(origin="o", name="n", pattern="{folder}/recordings/%s.mp4", timezone="UTC")
+job = ClipJob(folder="{folder}/session", sources=(source,), start_us=0, end_us=1, container="mp4")
+child._confine(job, ())"""
+    assert ask(give_up, code, folder) == outcome

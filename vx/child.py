@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -133,9 +134,17 @@ def restrict(limits: WorkerLimits) -> None:
 
 
 _SYSTEM = (
-    *("/usr", "/lib", "/lib64", "/etc", "/run/systemd/resolve", "/sys/devices/system"),
+    *("/usr", "/lib", "/lib64", "/sys/devices/system"),
+    *("/etc/ld.so.cache", "/etc/localtime", "/etc/fonts", "/etc/ssl/certs"),
+    *("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/host.conf"),
     *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"),
 )
+
+
+def _packages() -> list[str]:
+    """Where vx and the libraries lie. Not all of `sys.path`: that has the folder in which the server was started."""
+    libraries = Path(str(msgspec.__file__)).parent.parent
+    return [str(Path(__file__).parent), str(libraries)]
 
 
 def _confine(job: Job, readable: tuple[str, ...]) -> None:
@@ -150,7 +159,7 @@ def _confine(job: Job, readable: tuple[str, ...]) -> None:
         roots = [NamePattern.parse(source.pattern).root for source in sources]
     links = isinstance(clip, ClipJob) and clip.virtual
     sandbox.confine(
-        readable=[*_SYSTEM, sys.prefix, sys.base_prefix, *filter(None, sys.path), *readable, *roots],
+        readable=[*_SYSTEM, sys.prefix, sys.base_prefix, *_packages(), *readable, *roots],
         writable=[job.folder] if job.folder else [],
         linkable=roots if links else [],
         network=is_live,
