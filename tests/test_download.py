@@ -134,6 +134,28 @@ async def test_many_downloads_share_their_memory(tmp_path: Path) -> None:
             assert _Buffer.next_size() == BUFFER
 
 
+async def test_downloads_that_take_turns_need_one_buffer(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(20 * BUFFER)
+    turn = trio.Lock()
+    seen: set[int] = set()
+
+    async def download(source: FileSource) -> None:
+        async for views in chunks(source, 4095 * 1024, 0, header, ready=turn.acquire):
+            seen.update(id(view.obj) for view in views if isinstance(view, memoryview))
+            await trio.lowlevel.checkpoint()
+            turn.release()
+
+    with begun(), open_file(path, 20 * BUFFER) as source:
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(download, source)
+        assert len(seen) <= 2, "the one that is sent, and one that is filled meanwhile"
+        assert len(_Buffer.spare) == len(seen)
+    assert not _Buffer.spare, "nothing is kept for nobody"
+
+
 async def test_a_file_of_another_size_is_not_served(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"12345")

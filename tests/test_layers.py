@@ -58,10 +58,11 @@ LAYERS: dict[str, set[str]] = {
         "vx.scrape",
         "vx.systemd",
     },
-    # A client of its own, which is never in the server's process; `vx serve` hands over to vx.app. What else it has of
-    # the server is for who runs one: passwords, the audit.
-    "vx.cli": {"vx.rpc.generated", "vx.config", "vx.logs", "vx.app", "vx.access.hashing", "vx.session.audit"},
-    "vx.__main__": {"vx.cli"},
+    # A client of its own, which is never in the server's process; `vx serve` hands over to vx.daemon. What else it
+    # has of the server is for who runs one: passwords, the audit.
+    "vx.cli": {"vx.rpc.generated", "vx.config", "vx.logs", "vx.daemon", "vx.access.hashing", "vx.session.audit"},
+    "vx.daemon": {"vx.app", "vx.config", "vx.logs"},
+    "vx.__main__": {"vx.cli", "vx.daemon"},
 }
 
 FOREIGN: dict[str, set[str]] = {

@@ -4,6 +4,7 @@ Where things are (start with `vx.app`):
 
     vx.__main__     the console script: hands over to vx.cli
     vx.cli          the command line: `vx serve`, and a client of a running server
+    vx.daemon       the server as a process: configuration, log, exit status
     vx.app          opens what the server needs, nests the nurseries, shuts down
     vx.config       the TOML file: frozen, validated once
     vx.estimate     what an export will find and take, from the names of the recordings

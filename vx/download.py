@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,11 +87,15 @@ def begun() -> Iterator[None]:
         yield
     finally:
         _under_way.set(_under_way.get() - 1)
+        if not _under_way.get():
+            _Buffer.spare.clear()
 
 
 class _Buffer(bytearray):
     """Counts while anybody holds it: a connection that is not read from may do so when its download has ended."""
 
+    spare: ClassVar[list[_Buffer]] = []
+    """Whole ones for whoever reads next; memory that is new to the process takes longer to get than to fill."""
     _sizes: ClassVar[dict[int, int]] = {}
 
     def __init__(self, size: int) -> None:
@@ -100,6 +104,16 @@ class _Buffer(bytearray):
 
     def __del__(self) -> None:
         self._sizes.pop(id(self), None)
+
+    @classmethod
+    def take(cls, size: int) -> _Buffer:
+        """One for the next bytes of a download that has `size` of them left."""
+        return cls.spare.pop() if cls.spare else cls(min(cls.next_size(), size))
+
+    def give_back(self) -> None:
+        """Nothing in it is needed any more."""
+        if len(self) == BUFFER and len(self.spare) < _SHARE:
+            self.spare.append(self)
 
     @classmethod
     def next_size(cls) -> int:
@@ -123,12 +137,17 @@ def open_file(path: Path, size: int) -> Iterator[FileSource]:
 
 
 async def chunks(
-    source: Source, chunk_size: int, first: int, header: Callable[[int, int], bytes]
+    source: Source,
+    chunk_size: int,
+    first: int,
+    header: Callable[[int, int], bytes],
+    ready: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
 ) -> AsyncGenerator[Views, None]:
     """The source's chunks from index `first` on, as buffers to be sent one after the other.
 
-    `header(index, length)` is what goes in front of each chunk. What is yielded may end within a chunk; its memoryviews
-    are valid until the next step of the generator. VxError: OUT_OF_RANGE for an index behind the end, DATA_LOSS when
+    `header(index, length)` is what goes in front of each chunk. `ready` waits until something can be sent: what takes
+    turns on a connection then needs but one buffer. What is yielded may end within a chunk; its memoryviews are valid
+    until the next step of the generator. VxError: OUT_OF_RANGE for an index behind the end, DATA_LOSS when
     the file turns out to be shorter than promised.
     """
     position = first * chunk_size
@@ -138,11 +157,11 @@ async def chunks(
             f"chunk {first} begins at byte {position}; the file has {source.size}",
             field="start_from_chunk_index",
         )
-    buffer = memoryview(b"")
     while position < source.size:
-        length = min(_Buffer.next_size(), source.size - position)
-        if length > len(buffer) or length < len(buffer) // 2:
-            buffer = memoryview(_Buffer(length))
+        await ready()
+        taken = _Buffer.take(source.size - position)
+        length = min(len(taken), source.size - position)
+        buffer = memoryview(taken)
         await _read(source, position, buffer[:length])
         views: Views = []
         at = 0
@@ -156,6 +175,7 @@ async def chunks(
             at += piece
         yield views
         position += length
+        taken.give_back()
 
 
 async def _read(source: Source, offset: int, into: memoryview) -> None:

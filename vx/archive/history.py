@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median_low
 
 from vx.archive.segments import Recordings, Segment
 
@@ -116,7 +115,7 @@ def _ends(starts: Sequence[int], written: Sequence[int | None], next_us: int | N
     """When each of the recordings ends that begin at `starts`, which rise; the one behind them begins at `next_us`."""
     following = [*starts, next_us][1:]
     spacing = [later - start for start, later in zip(starts, following, strict=True) if later and later > start]
-    usual = median_low(spacing) if spacing else _UNKNOWN_US
+    usual = sorted(spacing)[(len(spacing) - 1) // 2] if spacing else _UNKNOWN_US
     return [_end(*of, usual) for of in zip(starts, written, following, strict=True)]
 
 

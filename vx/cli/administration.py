@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from vx.cli import values
-from vx.cli.calling import Surroundings, told_and_ended, told_as_usage
+from vx.cli.calling import Surroundings, told_as_usage
+from vx.daemon import told_and_ended
 
 _MIN_PASSWORD = 8
 

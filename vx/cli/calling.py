@@ -172,23 +172,6 @@ def told_as_usage(option: str) -> Iterator[None]:
         raise click.BadParameter(str(error), param_hint=option) from None
 
 
-@contextmanager
-def told_and_ended(config_file: str) -> Iterator[None]:
-    """What is wrong with the configuration ends the process with 2, any other expected failure of the block with 1."""
-    from vx.config import ConfigError
-    from vx.errors import VxError
-
-    try:
-        yield
-    except ConfigError as error:
-        for problem in error.problems:
-            click.echo(f"{config_file}: {problem}", err=True)
-        raise SystemExit(2) from None
-    except VxError as error:
-        click.echo(f"vx: {error}", err=True)
-        raise SystemExit(1) from None
-
-
 _File = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from vx.cli import administration, discovery, looks, values
-from vx.cli.calling import Call, Surroundings, client_command, told_and_ended, told_as_usage
+from vx.cli.calling import Call, Surroundings, client_command, told_as_usage
 
 if TYPE_CHECKING:
     from vx.cli.client import Client
@@ -80,15 +80,9 @@ def serve(config_file: str) -> None:
 
     On SIGHUP certificates, users and roles are read again, without dropping a connection.
     """
-    from vx.config import load
-    from vx.logs import set_up
+    from vx.daemon import serve
 
-    with told_and_ended(config_file):
-        config = load(config_file)
-        set_up(config.log.level, config.log.format)
-        from vx.app import run
-
-        run(config, lambda: load(config_file))
+    serve(config_file)
 
 
 _camera_option = click.option(

@@ -214,6 +214,10 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
                 Status.DEADLINE_EXCEEDED, f"the request message did not come within {MESSAGE_S:.0f} s"
             ) from None
 
+    async def wait_sendable(self) -> None:
+        """Wait until the peer takes bytes of this call. StreamGoneError if it ends."""
+        await self._stream.wait_sendable()
+
     async def send_message(self, message: Any) -> None:
         """Send a message, an `Encoded` one, or a `Bulk` of several."""
         if not self._send_initial_metadata_done:

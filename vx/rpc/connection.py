@@ -405,6 +405,19 @@ class H2Stream(grpclib_protocol.Stream):
         stream_window: int = stream.outbound_flow_control_window
         return min(self._h2_connection.outbound_flow_control_window, stream_window)
 
+    async def wait_sendable(self) -> int:
+        """Wait until the windows and the kernel take bytes of this stream; how many that are. StreamGoneError."""
+        while True:
+            stream = self._h2_stream()
+            if self.connection.is_blocked():
+                await self.connection.wait_drained()  # others may have used up the window meanwhile: look again
+                continue
+            window = self._window(stream)
+            if window > 0:
+                return window
+            self.connection.flush()  # the headers must not wait for the window
+            await self.window_updated.wait()
+
     async def send_views(self, views: Sequence[Buffer]) -> None:
         """Send bytes as DATA frames, from the caller's own buffers.
 
@@ -416,15 +429,8 @@ class H2Stream(grpclib_protocol.Stream):
         pending = deque(memoryview(view) for view in views if len(view))
         left = sum(map(len, pending))
         while left:
+            burst = min(await self.wait_sendable(), left, BURST)
             stream = self._h2_stream()
-            if connection.is_blocked():
-                await connection.wait_drained()  # others may have used up the window meanwhile: look again
-                continue
-            burst = min(self._window(stream), left, BURST)
-            if burst <= 0:
-                connection.flush()  # the headers must not wait for the window
-                await self.window_updated.wait()
-                continue
             connection.queue_bulk(self.id, pending, burst)
             self._h2_connection.outbound_flow_control_window -= burst
             stream.outbound_flow_control_window -= burst

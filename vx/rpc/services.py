@@ -104,7 +104,7 @@ class ExportService(StreamsResponses, ExportServiceBase):
             first = download_file_request.start_from_chunk_index
             detail = f"{download_file_request.file_path} from byte {first * chunk_kb * 1024}"
             await self._registry.note_download(download_file_request.session_id, detail, call.caller)
-            async with aclosing(chunks(source, chunk_kb * 1024, first, _chunk_header)) as pieces:
+            async with aclosing(chunks(source, chunk_kb * 1024, first, _chunk_header, call.wait_sendable)) as pieces:
                 async for views in pieces:
                     yield Bulk(views)
                     self.sent_bytes += sum(len(view) for view in views)
