@@ -215,7 +215,8 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
             ) from None
 
     async def wait_sendable(self) -> None:
-        """Wait until the peer takes bytes of this call. StreamGoneError if it ends."""
+        """Let others have their turn, and wait until the peer takes bytes of this call. StreamGoneError if it ends."""
+        await trio.lowlevel.checkpoint()
         await self._stream.wait_sendable()
 
     async def send_message(self, message: Any) -> None:

@@ -423,7 +423,8 @@ class H2Stream(grpclib_protocol.Stream):
 
         Returns once the kernel has taken all of it, so that the buffers can be filled again. Waits for the peer's
         windows; cancelled in between, what the kernel has not taken is still queued, so the buffers must then not be
-        reused. StreamGoneError if the stream ends.
+        reused. No checkpoint where one burst is all, so that the buffers are free before others have their turn: who
+        sends more has `ServerStream.wait_sendable` between. StreamGoneError if the stream ends.
         """
         connection = self.connection
         pending = deque(memoryview(view) for view in views if len(view))
@@ -438,7 +439,7 @@ class H2Stream(grpclib_protocol.Stream):
             connection.flush()
             if connection.is_blocked():
                 await connection.wait_drained()
-            else:
+            elif left:
                 await trio.lowlevel.checkpoint()
 
     def reset_nowait(self, error_code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
@@ -731,8 +732,11 @@ class Connection:
         return self._blocked
 
     async def wait_drained(self) -> None:
-        """Wait until all that was queued is with the kernel. StreamGoneError if the connection ends instead."""
-        while self._blocked and not self._closing:
+        """Wait until all that is queued now is with the kernel; others may queue more before the caller has its turn.
+
+        StreamGoneError if the connection ends instead.
+        """
+        if self._blocked and not self._closing:
             await self._drained.park()
         if self._closing:
             raise StreamGoneError
