@@ -494,7 +494,7 @@ async def test_a_peer_that_does_not_read_costs_one_burst(
     await second.flush()
     assert await second.reply(call) == Note(text="x")
     bursts = running.probe.bursts
-    assert sum(map(len, connections[0]._out)) == queued
+    assert sum(map(len, connections[0]._out)) <= BURST + 512 * 1024  # less by what the kernel has found room for
     assert bursts < 200
     await trio.aclose_forcefully(peer.stream)
     await running.probe.wait_seen("count ended")
