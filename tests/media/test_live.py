@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import av
 import pytest
 
 from tests.material import SECOND, FakeLink, Outcome, do, judge, numbered, numbers, numbers_of_all
@@ -156,6 +157,14 @@ def test_sound_that_comes_only_now_and_then(server: RtspServer, tmp_path: Path) 
     assert is_run(numbers(made.file))
     judged = judge(made.file)
     assert 0.5 < judged.sound[-1] < judged.frames[-1] + 0.2
+
+
+def test_a_picture_that_is_made_here(tmp_path: Path) -> None:
+    made = clip(tmp_path / "out", camera("test:?width=320&height=192&rate=10"), seconds=1.2)
+    assert made.ended.succeeded, made.ended.reason
+    with av.open(str(made.file), "r") as container:
+        keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
+    assert keys == [n % 10 == 0 for n in range(12)]
 
 
 def test_a_clip_ends_before_the_disk_is_full(tmp_path: Path) -> None:

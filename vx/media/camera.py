@@ -23,6 +23,7 @@ from av.bitstream import BitStreamFilterContext
 from av.filter import Graph
 from av.packet import Packet
 from av.stream import Stream
+from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from vx.jobs import LiveFeed
@@ -241,6 +242,7 @@ def _synthetic(address: str, with_sound: bool, wait: Wait) -> Iterator[Connectio
             shown_s = float(frame.pts * frame.time_base)
             if wait(max(begin_s + shown_s - time.monotonic(), 0)):
                 raise UnwantedError
+            frame.pict_type = PictureType.NONE  # else each is a key frame, as the source says
             yield from video.encode(frame)
             while heard_s <= shown_s:
                 sound: Any = tone.pull()
