@@ -173,12 +173,6 @@ def test_how_text_gets_into_a_clip(
         assert (ask(settings, form=StreamTypeEFormat.AVI).sources[0].drawing.text is not None) == in_avi
 
 
-def test_a_clip_of_which_subtitles_are_asked_for_is_copied() -> None:
-    soft, none = (CommonSetting(subtitle_cast=SubtitleInfo(common_info_mode=method)) for method in (SOFT, NONE))
-    virtual = [job.virtual for job in map(ask, ([], [soft], [none])) if isinstance(job, ClipJob)]
-    assert virtual == [True, False, True]
-
-
 def test_what_the_text_says() -> None:
     entity = SubtitleInfoEEntity
     details = [entity.SE_COMMENT, entity.SE_CAMERA_ID, entity.SE_AUTHOR, entity.SE_TIMESTAMP, entity.SE_LOCATION]

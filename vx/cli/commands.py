@@ -150,8 +150,7 @@ def _clip_command(function: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--text",
         type=click.Choice(["subtitles", "burn", "none"]),
-        help="The camera's name and the time: as subtitles, burnt into the picture, or not at all. "
-        "By default subtitles, where nothing has to be copied for them.",
+        help="The camera's name and the time: as subtitles (the default), burnt into the picture, or not at all.",
     )
     @looks.mask_option
     @looks.crop_option
