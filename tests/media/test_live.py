@@ -167,6 +167,18 @@ def test_a_picture_that_is_made_here(tmp_path: Path) -> None:
     assert keys == [n % 10 == 0 for n in range(12)]
 
 
+def test_a_camera_that_is_there_is_not_lost_for_one_that_is_not(tmp_path: Path) -> None:
+    """Although the time for the first frame ends while the other one is still waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sources = (
+            camera(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/x", "Silent"),
+            camera("test:?width=320&height=192&rate=10", "Even"),
+        )
+        made = clip(tmp_path / "out", *sources, seconds=1, live={"first_frame_timeout_s": 0.8})
+    assert made.ended.reason.startswith("Silent: ")
+    assert len(judge(made.file).frames) == 10
+
+
 def test_a_clip_ends_before_the_disk_is_full(tmp_path: Path) -> None:
     made = clip(tmp_path / "out", camera("test:?width=320&height=192"), live={"min_free": 1 << 60})
     assert made.ended.reason == f"the disk for results has less than {1 << 40} MiB free; the clip ends there"

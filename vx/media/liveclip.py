@@ -141,7 +141,8 @@ class _LiveClip(Clip):
         known = [lane.reader.first_us for lane in self._lanes if lane.reader.first_us is not None]
         if not known:
             return False
-        if any(lane.is_awaited(waited_s) for lane in self._lanes) and not self._link.stopping.is_set():
+        is_over = self._link.stopping.is_set() or waited_s >= self._live.first_frame_timeout_s
+        if any(lane.is_awaited(waited_s) for lane in self._lanes) and not is_over:
             return False
         begin_us = min(known)
         end_us = begin_us + self._live.duration_us if self._live.duration_us else 2**62
@@ -159,7 +160,9 @@ class _LiveClip(Clip):
 
     def _has_failed(self) -> bool:
         """Whether there is nothing to wait for any more before the first key frame."""
-        return self._link.stopping.is_set() or time.monotonic() - self._begin_s > self._live.first_frame_timeout_s
+        if any(lane.reader.first_us is not None for lane in self._lanes):
+            return False
+        return self._link.stopping.is_set() or time.monotonic() - self._begin_s >= self._live.first_frame_timeout_s
 
     def _let_go(self, error: str = "") -> None:
         self._tell_ends(error)
