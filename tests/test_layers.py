@@ -106,6 +106,7 @@ PURE = VOCABULARY | {
     "vx.media.subtitles",
     "vx.archive.pattern",
     *(f"vx.mp4.{name}" for name in ("boxes", "tables", "description", "movie", "fragments", "recording", "build")),
+    "vx.mp4.stored",
 }
 """Decisions apart from I/O: these don't import trio."""
 

@@ -93,6 +93,18 @@ def test_the_network(folder: Path, network: bool, outcome: str) -> None:
         assert attempt("socket.socket().bind(('127.0.0.1', 0))", folder, network=network) == outcome
 
 
+@pytest.mark.parametrize(("index", "outcome"), [("elsewhere", "done"), ("recordings", "PermissionError")])
+def test_a_worker_may_write_into_its_index(folder: Path, index: str, outcome: str) -> None:
+    give_up = f"""
+from vx.jobs import Index
+source = Source(origin="o", name="n", pattern="{folder}/recordings/%s.mp4", timezone="UTC")
+index = Index(folder="{folder}/{index}", size=1)
+job = ClipJob(folder="{folder}/session", sources=(source,), start_us=0, end_us=1, container="mp4", index=index)
+child._confine(job, ())"""
+    code = "Path('elsewhere/part').write_text('x'); os.rename('elsewhere/part', 'elsewhere/entry')"
+    assert ask(give_up, code, folder) == outcome
+
+
 @pytest.mark.parametrize(
     ("code", "outcome"),
     [

@@ -167,6 +167,7 @@ async def serve(
         listeners = [unused.enter_context(open_listener(address)) for address in config.listen]
         scraped = unused.enter_context(open_listener(config.metrics.listen)) if config.metrics.listen else None
         _become(config.process.user)
+        _prepare_index(config)
         _tell_confinement()
         async with (
             _open_store(config, results) as store,
@@ -246,6 +247,17 @@ async def _count(registry: Registry, exports: ExportService, results: Path) -> b
         resident_bytes=resident,
         cpu_s=usage.ru_utime + usage.ru_stime,
     )
+
+
+def _prepare_index(config: Config) -> None:
+    """Have the folder of recordings' tables, or have none. It is there for speed alone: a fault is told, no more."""
+    try:
+        if config.media.index_cache_mb:
+            config.index_dir.mkdir(mode=0o700, exist_ok=True)
+        elif config.index_dir.exists():
+            shutil.rmtree(config.index_dir)
+    except OSError as error:
+        log.warning("recordings are read anew for each clip: %s: %s", config.index_dir, error.strerror)
 
 
 def _tls_context(config: Config) -> ssl.SSLContext | None:

@@ -148,8 +148,8 @@ def _packages() -> list[str]:
 
 
 def _confine(job: Job, readable: tuple[str, ...]) -> None:
-    """What comes from cameras and disks is parsed here: this process may write into its own folder, and read what it
-    exports and what Python and its libraries consist of. OSError."""
+    """What comes from cameras and disks is parsed here: this process may write into its own folder and a virtual clip's
+    index, and read what it exports and what Python and its libraries consist of. OSError."""
     clip = job.clip if isinstance(job, ProbeJob) else job
     sources = () if isinstance(clip, SalvageJob) else clip.sources
     is_live = not isinstance(clip, SalvageJob) and clip.live is not None
@@ -158,9 +158,11 @@ def _confine(job: Job, readable: tuple[str, ...]) -> None:
     else:
         roots = [NamePattern.parse(source.pattern).root for source in sources]
     links = isinstance(clip, ClipJob) and clip.virtual
+    index = job.index if isinstance(job, ClipJob) else None
+    writable = [job.folder, *([index.folder] if index is not None else [])]
     sandbox.confine(
         readable=[*_SYSTEM, sys.prefix, sys.base_prefix, *_packages(), *readable, *roots],
-        writable=[job.folder] if job.folder else [],
+        writable=[folder for folder in writable if folder],
         linkable=roots if links else [],
         network=is_live,
     )

@@ -418,6 +418,8 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
     """What masks look like."""
     virtual: Annotated[str, _one_of("auto", "never")] = "auto"
     """Whether clips that need no encoding are served from the recordings, where that can be, or always copied."""
+    index_cache_mb: Annotated[int, _number(int, 0, 1 << 20)] = 64
+    """What may be kept of recordings' tables, below `state_dir`, so that they are read once; 0: nothing."""
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
@@ -538,6 +540,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     user: tuple[User, ...] = ()
     camera: tuple[Camera, ...] = ()
     agent: tuple[Agent, ...] = ()
+
+    @property
+    def index_dir(self) -> Path:
+        """Where the tables of recordings are kept."""
+        return self.state_dir / "index"
 
     def find_camera(self, access_point: str) -> Camera | None:
         """The camera of this name, with or without the leading `hosts/`."""

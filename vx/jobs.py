@@ -101,6 +101,13 @@ class Coding(msgspec.Struct, frozen=True, kw_only=True):
     """For each decoder and encoder; 0: one for each core, 4 at most."""
 
 
+class Index(msgspec.Struct, frozen=True, kw_only=True):
+    """Where workers keep the tables of recordings, which each of them may read and write, and its size in bytes."""
+
+    folder: str
+    size: int
+
+
 class ClipJob(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
     """Export what was recorded in start_us <= t < end_us into `container` files in `folder`."""
 
@@ -132,6 +139,8 @@ class ClipJob(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
     """Don't copy the recordings where that can be done without: serve the clip from them."""
     held: int = 0
     """So many recordings of a virtual clip the server may hold open."""
+    index: Index | None = None
+    """Of a virtual clip; None: all recordings are read."""
 
 
 class ExternalPicture(msgspec.Struct, frozen=True, kw_only=True):

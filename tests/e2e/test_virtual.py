@@ -63,6 +63,7 @@ def test_it_is_whole_whatever_retention_does_and_survives_a_restart(
     result = server.state_dir / "sessions" / session / name
     assert result.is_dir()
     assert result_size(result) == size
+    assert len(list((server.state_dir / "index").iterdir())) == 5
     stream = client.chunks(session, name, kb=1)
     begun = next(stream).data
     for path in recordings(archive):

@@ -7,12 +7,11 @@ from array import array
 from dataclasses import dataclass
 
 from vx.mp4.boxes import Mp4Error, Span, children, need, only
-from vx.mp4.movie import LARGEST_SHIFT_S, MOST_SAMPLES, Defaults, Movie, Track
+from vx.mp4.movie import LARGEST_SHIFT_S, LARGEST_TIME, MOST_SAMPLES, Defaults, Movie, Track
 from vx.mp4.tables import Runs, compress, extend, from_big_endian, replace_last
 
 _NOT_KEY = 0x01010000
 """Sample flags: it is no sync sample, or depends on others."""
-_LARGEST_TIME = 1 << 56
 _MOST_RUNS = 4096
 
 
@@ -96,7 +95,7 @@ def _read_header(moof: bytes, tfhd: Span, flags: int, defaults: Defaults, at: in
 def _go_to(track: Track, start: int) -> None:
     """The next sample is decoded at this time."""
     samples = track.samples
-    if start > _LARGEST_TIME:
+    if start > LARGEST_TIME:
         raise Mp4Error("its fragments are of an absurd time")
     if not samples.sizes:
         samples.start = start

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import sub
 
 from vx.mp4.boxes import Mp4Error, Span, at_most_one, children, need, only
 from vx.mp4.description import Description, read_description
-from vx.mp4.tables import Chunks, Run, Runs, Samples, expand, extend, from_big_endian, total
+from vx.mp4.tables import Chunks, Run, Runs, Samples, chunk_lengths, expand, extend, from_big_endian, total
 
 MOST_SAMPLES = 20_000_000
 """In one track; a day at 60 frames a second has 5 million."""
 MOST_TRACKS = 64
-_LARGEST_TIME = 1 << 56
+LARGEST_TIME = 1 << 56
 LARGEST_SHIFT_S = 20
 """No picture is shown so much later, or earlier, than it is decoded."""
 UPRIGHT = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
@@ -165,7 +163,7 @@ def _read_edits(moov: bytes, elst: Span, track: Track, movie_scale: int) -> None
             return
         raise Mp4Error("an edit list of an unusual form")
     duration, begin, rate = edits[0]
-    if begin < 0 or rate != 0x10000 or begin > _LARGEST_TIME or empty > _LARGEST_TIME:
+    if begin < 0 or rate != 0x10000 or begin > LARGEST_TIME or empty > LARGEST_TIME:
         raise Mp4Error("an edit list of an unusual form")
     track.origin = begin - empty
     if duration:
@@ -187,7 +185,7 @@ def _read_samples(
     deltas = _read_runs(moov, only(table, b"stts"), "stts", count)
     if any(delta <= 0 for _, delta in deltas):
         raise Mp4Error("two of its samples have the same time")
-    if total(deltas) > _LARGEST_TIME:
+    if total(deltas) > LARGEST_TIME:
         raise Mp4Error("its samples last for too long")
     ctts = at_most_one(table, b"ctts")
     shifts: Runs = [(count, 0)] if count else []
@@ -259,13 +257,7 @@ def _read_chunks(moov: bytes, table: dict[bytes, list[Span]], sizes: array[int])
         raise Mp4Error("its table of chunks is cut short")
     offsets = from_big_endian(moov[span.begin + 8 : span.begin + 8 + width * count], "Q" if long else "I")
     counts = array("I", expand(_read_samples_per_chunk(moov, only(table, b"stsc"), count, len(sizes))))
-    if len(counts) == len(sizes):
-        lengths = array("Q", sizes)
-    else:
-        ends = list(itertools.accumulate(sizes, initial=0))
-        bounds = [ends[number] for number in itertools.accumulate(counts, initial=0)]
-        lengths = array("Q", map(sub, bounds[1:], bounds))
-    return Chunks(array("Q", offsets), lengths, counts)
+    return Chunks(array("Q", offsets), chunk_lengths(sizes, counts), counts)
 
 
 def _read_samples_per_chunk(moov: bytes, span: Span, chunks: int, samples: int) -> Runs:

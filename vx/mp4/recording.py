@@ -98,7 +98,7 @@ def read_recording(read: Read, size: int) -> Recording:
         raise UnderWayError("it is broken, or still being written")
     if not movie.is_fragmented and not whole:
         raise Mp4Error("it is truncated")
-    runs = _check_places(movie.tracks, mdats)
+    runs = check_places(movie.tracks, mdats)
     return Recording(movie.tracks, movie.is_fragmented, whole and held is None, runs)
 
 
@@ -112,7 +112,7 @@ def _content(read: Read, span: Span, largest: int, kind: str) -> bytes:
     return data
 
 
-def _check_places(tracks: list[Track], mdats: list[Span]) -> list[Span]:
+def check_places(tracks: list[Track], mdats: list[Span]) -> list[Span]:
     """All chunks lie in mdat boxes, apart from each other, those of each track in rising order.
 
     Returns the stretches of the file that they fill without a hole.

@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import add
+from operator import add, sub
 
 Run = tuple[int, int]
 Runs = list[Run]
@@ -37,6 +37,15 @@ class Chunks:
         self.offsets.append(offset)
         self.lengths.append(length)
         self.counts.append(count)
+
+
+def chunk_lengths(sizes: array[int], counts: array[int]) -> array[int]:
+    """How long the chunks are that have so many of these samples each, all of them together."""
+    if len(counts) == len(sizes):
+        return array("Q", sizes)
+    ends = list(itertools.accumulate(sizes, initial=0))
+    bounds = [ends[number] for number in itertools.accumulate(counts, initial=0)]
+    return array("Q", map(sub, bounds[1:], bounds))
 
 
 def from_big_endian(data: bytes, kind: str = "I") -> array[int]:

@@ -17,7 +17,7 @@ import msgspec
 from vx.config import Agent, Archive, Camera, Config, safe_file_name
 from vx.drawing import Words
 from vx.errors import Kind, VxError
-from vx.jobs import ClipJob, Container, Live, SnapshotJob, Source
+from vx.jobs import ClipJob, Container, Index, Live, SnapshotJob, Source
 from vx.model import THE_SERVER, Caller, Delivery, ExportRequest
 from vx.rpc import coding, drawing, live
 from vx.rpc.codec import unknown_field
@@ -76,7 +76,7 @@ def parse_options(options: Options, config: Config, caller: Caller = THE_SERVER)
     if isinstance(job, ClipJob):
         # an agent that stores the results for good stores files
         virtual = config.media.virtual == "auto" and job.container == "mp4" and job.live is None and delivery is None
-        job = msgspec.structs.replace(job, virtual=virtual)
+        job = msgspec.structs.replace(job, virtual=virtual, index=_index(config) if virtual else None)
     return ExportRequest(
         job=job,
         options=bytes(_without_password(options)),
@@ -85,6 +85,11 @@ def parse_options(options: Options, config: Config, caller: Caller = THE_SERVER)
         delivery=delivery,
         delivery_field=field,
     )
+
+
+def _index(config: Config) -> Index | None:
+    size = config.media.index_cache_mb << 20
+    return Index(folder=str(config.index_dir), size=size) if size else None
 
 
 def _without_password(options: Options) -> Options:

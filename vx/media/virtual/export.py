@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from vx.archive.pattern import NamePattern
@@ -15,6 +16,7 @@ from vx.media import labels, plan
 from vx.media.plan import Join
 from vx.media.virtual import limits, storing
 from vx.media.virtual.files import FileBuilder, VirtualFile
+from vx.media.virtual.index import Index
 from vx.media.virtual.stretches import CopyInsteadError, Origin, SourceReader, Stretch, Tables
 from vx.mp4.recording import UnderWayError, read_recording
 from vx.virtual import Identity
@@ -31,7 +33,10 @@ def export_virtual(job: ClipJob, link: Link) -> Ended | None:
     try:
         _check(job)
         clip = _Clip(job, link)
-        clip.compute()
+        try:
+            clip.compute()
+        finally:
+            clip.close()
         if not clip.files:
             return None  # there is nothing: the copy says so
         clip.store()
@@ -58,7 +63,7 @@ def _check(job: ClipJob) -> None:
 
 _PLAIN_JOB = (
     *("folder", "start_us", "end_us", "container", "reject_audio", "words", "max_file_size", "discrete"),
-    *("timezone_min", "cut", "gaps", "gap_us", "virtual", "held", "subtitles"),
+    *("timezone_min", "cut", "gaps", "gap_us", "virtual", "held", "index", "subtitles"),
 )
 _PLAIN_SOURCE = ("origin", "name", "pattern", "timezone", "id", "location", "ranges_us", "video", "audio")
 """What is honoured here; where a job says anything beyond that, its clip is copied."""
@@ -80,6 +85,15 @@ class _Clip:
         """Each with the numbers of its sources."""
         self._shown: set[int] = set()
         """The sources that have something to show."""
+        self._index: Index | None = None
+        if job.index is not None:
+            folder, most = job.index.folder, job.index.size
+            self._index = Index(folder, most, lambda text: link.send(Note(level="warning", text=text)))
+
+    def close(self) -> None:
+        """Leave the index as it is to be."""
+        if self._index is not None:
+            self._index.trim()
 
     def compute(self) -> None:
         """Find out what there is, and put it together. CopyInsteadError."""
@@ -119,7 +133,7 @@ class _Clip:
             video=source.video,
             audio=None if job.reject_audio else source.audio,
             exact=job.cut == "exact",
-            load=read_tables,
+            load=lambda path: read_tables(path, self._index),
             note=lambda text: self._warn(number, text),
         )
         for stretch in reader.read():
@@ -237,15 +251,23 @@ def _begins_us(stretch: Stretch) -> int:
     return stretch.placement.origin_us + stretch.video.base.us(shown)
 
 
-def read_tables(path: str) -> Tables:
-    """What a recording holds. UnderWayError, Mp4Error, OSError."""
+def read_tables(path: str, index: Index | None = None) -> Tables:
+    """What a recording holds, by the index if that knows it. UnderWayError, Mp4Error, OSError."""
+    if index is not None:
+        identity = Identity.of(Path(path).stat())
+        known = index.find(identity)
+        if known is not None:
+            return Tables(Origin(path, identity, grows=False), known)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)
         if not status.st_size:
             raise UnderWayError("it is empty")
         recording = read_recording(lambda offset, length: os.pread(fd, length, offset), status.st_size)
+        identity = Identity.of(status)
+        is_closed = time.time() - status.st_mtime >= _STILL_WRITTEN_S
+        if index is not None and is_closed and identity.is_of(os.fstat(fd)):
+            index.keep(identity, recording)
     finally:
         os.close(fd)
-    grows = recording.is_fragmented and time.time() - status.st_mtime < _STILL_WRITTEN_S
-    return Tables(Origin(path, Identity.of(status), grows), recording)
+    return Tables(Origin(path, identity, recording.is_fragmented and not is_closed), recording)
