@@ -306,7 +306,7 @@ _SOURCE = '"hosts/NODE/DeviceIpint.N/SourceEndpoint.video:A:B"'
             "log.insecure: unknown key here; it belongs at the top of the file, above the first [table]",
         ),
         (_TOP + '"a\\nb" = 1', "'a\\nb': unknown key; known are " + ", ".join(Config.__struct_fields__)),
-        (_TOP + "[worker]\ncolour = 1", "worker.colour: unknown key; known are nice, memory_mb"),
+        (_TOP + "[worker]\ncolour = 1", "worker.colour: unknown key; known are nice, memory_mb, readable"),
         (_TOP + "[[cameras]]", 'cameras: unknown key; did you mean "camera"?'),
         (_TOP + "[camera]", "camera: a table is not a list; write [[camera]] and its keys below"),
         (_TOP + "camera = [1]", "camera[0]: 1 is not a table; write [[...]] and its keys below"),
