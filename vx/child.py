@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 import resource
 import signal
@@ -94,6 +95,7 @@ def work(job: bytes, sock: socket.socket, limits: WorkerLimits) -> None:
     """A worker process's main function. Ends by `os._exit`: a reader stuck in a dead camera is left behind."""
     from vx.media.export import run
 
+    gc.freeze()  # what the fork server has loaded: going through that takes longer than the work in between
     restrict(limits)
     decoded = decode_job(job)
     _occupy(decoded.folder)

@@ -161,6 +161,11 @@ class _Servers:
     def destroy(self, way: str, session: _Session) -> None:
         self.by_way[way][1].DestroySession(self._messages.DestroySessionRequest(session_id=session.id))
 
+    def forget(self) -> None:
+        """Have the tables of no recording."""
+        for entry in (self.folder / "state-auto" / "index").iterdir():
+            entry.unlink()
+
     def made(self, session: _Session) -> int:
         """Bytes written for a virtual clip. BenchError if it isn't one."""
         made = self.folder / "state-auto" / "sessions" / session.id / session.file.path / "made"
@@ -199,13 +204,16 @@ def _measure(servers: _Servers, recordings: _Recordings, what: str, rounds: int)
         session = servers.export("never")
         copying.append(session.seconds)
         servers.destroy("never", session)
-    cold: list[float] = []
+    cold: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(max(2, rounds // 2)):
-        for path in recordings.paths:
-            drop_cache(path)
-        session = servers.export("auto")
-        cold.append(1000 * session.seconds)
-        servers.destroy("auto", session)
+        for is_known, found in cold.items():
+            if not is_known:
+                servers.forget()
+            for path in recordings.paths:
+                drop_cache(path)
+            session = servers.export("auto")
+            found.append(1000 * session.seconds)
+            servers.destroy("auto", session)
     ours, plain = servers.export("auto"), servers.export("never")
     speeds: dict[str, list[float]] = {"auto": [], "never": []}
     pair = {"auto": ours, "never": plain}
@@ -222,13 +230,14 @@ def _measure(servers: _Servers, recordings: _Recordings, what: str, rounds: int)
     milliseconds = [1000 * seconds for seconds in warm]
     part = "virtual"
     yield Row(part, f"{what}: StartSession → S_COMPLETED, warm", "ms", "less", milliseconds, must=400, aim=150)
-    yield Row(part, f"{what}: the same, cold", "ms", "less", cold, must=1000, aim=500)
+    yield Row(part, f"{what}: the same, cold", "ms", "less", cold[False], must=1000, aim=500)
+    yield Row(part, f"{what}: the same, cold, with tables in the index", "ms", "less", cold[True])
     yield Row(part, f"{what}: until it is there", "s", "less", warm, "ffmpeg -c copy", ffmpeg, 1 / 15, 1 / 40)
     yield Row(part, f"{what}: until it is there", "s", "less", warm, "vx's copy", copying)
     yield Row(part, f"{what}: bytes written", "MB", "less", written, must=3)
     yield Row(part, f"{what}: DownloadFile", "MB/s", "more", speeds["auto"], "a plain file", speeds["never"], 0.7, 0.95)
     yield Row(part, f"{what}: memory for each of {_CLIPS} downloads", "MiB", "less", [more], must=20, aim=5)
-    note(f"  warm {statistics.median(milliseconds):.0f} ms, cold {statistics.median(cold):.0f} ms")
+    note(f"  warm {statistics.median(milliseconds):.0f} ms, cold {statistics.median(cold[False]):.0f} ms")
 
 
 def _concat(folder: Path, recordings: _Recordings) -> float:

@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import add, sub
+from operator import add, ne, sub
 
 Run = tuple[int, int]
 Runs = list[Run]
@@ -122,9 +122,13 @@ def expand(runs: Iterable[Run]) -> Iterator[int]:
     return itertools.chain.from_iterable(itertools.repeat(value, count) for count, value in runs)
 
 
-def compress(values: Iterable[int]) -> Runs:
+def compress(values: Sequence[int]) -> Runs:
     """Runs of these values."""
-    return [(len(list(group)), value) for value, group in itertools.groupby(values)]
+    if not values:
+        return []
+    changes = map(ne, values, itertools.islice(values, 1, None))
+    borders = [0, *itertools.compress(itertools.count(1), changes), len(values)]
+    return [(end - begin, values[begin]) for begin, end in itertools.pairwise(borders)]
 
 
 @dataclass(slots=True)

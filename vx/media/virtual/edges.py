@@ -96,7 +96,7 @@ class Edge:
             start=times[0],
             sizes=sizes,
             deltas=compress([*steps, made[-1].duration]),
-            shifts=compress(packet.pts - packet.dts for packet in made),
+            shifts=compress([packet.pts - packet.dts for packet in made]),
             keys=array("I", [i for i, packet in enumerate(made) if packet.is_keyframe]),
             chunks=Chunks(array("Q", [0]), array("Q", [len(whole)]), array("I", [len(made)])),
         )

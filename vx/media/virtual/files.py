@@ -136,7 +136,7 @@ def _pushed(samples: Samples, after: int) -> Samples:
         samples,
         start=decoded[0],
         deltas=compress([*steps, lasts]),
-        shifts=compress(at - when for at, when in zip(shown, decoded, strict=True)),
+        shifts=compress([at - when for at, when in zip(shown, decoded, strict=True)]),
     )
 
 
