@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ TRIANGLE = ((0.0, 0.0), (1.0, 0.0), (0.5, 0.25))
 def config(tmp: str = "/var/lib/vx") -> Config:
     archive = Archive(storage="hosts/Server1/MultimediaStorage.A/MultimediaStorage", path="/x/%s.mp4")
     camera = Camera(access_point=ORIGIN, display_id="7", location="Gate", archive=(archive,), mask=(Mask(points=SHUT),))
-    return Config(state_dir=tmp, camera=(camera,))  # type: ignore[arg-type]
+    return Config(state_dir=Path(tmp), camera=(camera,))
 
 
 def ask(
