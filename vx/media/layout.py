@@ -25,6 +25,8 @@ def lay_out(
 
     `measure` gives a text's width in a size; `line` is how high a line is, in sizes.
     """
+    if not text:
+        return [], size, True
     while True:
         room = max(0, int(height / (line * size)))
         fit = functools.partial(_at, measure, size)
