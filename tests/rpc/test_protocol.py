@@ -525,7 +525,7 @@ async def send_for_ever(peer: H2Peer, request: bytes) -> None:
     peer.h2.remote_settings.acknowledge()
     peer.h2.outbound_flow_control_window = 2**31 - 1
     while True:
-        for _ in range(50):
+        for _ in range(20):
             stream_id = peer.begin("Echo")
             peer.h2.send_data(stream_id, request, end_stream=True)
             await peer.flush()
