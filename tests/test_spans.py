@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vx import spans
-from vx.archive.history import merge
-from vx.spans import Span
+from vx.spans import Span, merge
 
 SOME = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=8).map(
     lambda pairs: merge((begin, begin + length) for begin, length in pairs)

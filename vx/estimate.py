@@ -10,7 +10,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from vx import spans
-from vx.archive.history import Stretch, merge, stretches
+from vx.archive.history import Stretch, stretches
 from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings
 from vx.jobs import ClipJob, Live, SnapshotJob, Source
@@ -63,7 +63,7 @@ def _to_come(job: ClipJob | SnapshotJob, how: Live, live: LiveEstimate) -> Recor
 def _recorded(source: Source, ranges_us: Spans) -> Recorded:
     recordings = Recordings(NamePattern.parse(source.pattern), ZoneInfo(source.timezone))
     found, _ = stretches(recordings, ranges_us[0][0], ranges_us[-1][1])
-    whole = merge((stretch.begin_us, stretch.end_us) for stretch in found)
+    whole = spans.merge((stretch.begin_us, stretch.end_us) for stretch in found)
     return Recorded(tuple(spans.overlap(whole, ranges_us)), int(sum(_share(each, ranges_us) for each in found)))
 
 

@@ -6,10 +6,21 @@ A span is (begin, end) in microseconds, begin <= t < end. `Spans` are rising and
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 Span = tuple[int, int]
 Spans = Sequence[Span]
+
+
+def merge(spans: Iterable[Span], min_gap_us: int = 0) -> list[Span]:
+    """Rising spans, joined where no more than `min_gap_us` lies between them. They may come in any order."""
+    merged: list[Span] = []
+    for begin, end in sorted(spans):
+        if merged and begin - merged[-1][1] <= min_gap_us:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((begin, end))
+    return merged
 
 
 def overlap(one: Spans, other: Spans) -> list[Span]:

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tools.make_recordings import segment_path
-from vx.archive.history import History, merge, recorded
+from vx.archive.history import History, recorded
 from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings
+from vx.spans import merge
 from vx.timestamps import parse_timestamp
 
 T0 = parse_timestamp("20260511T080000")

@@ -7,13 +7,12 @@ nothing (it was copied here later, or nobody looked), it lasts as long as its ne
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vx import spans
 from vx.archive.segments import Recordings, Segment
-
-Interval = tuple[int, int]
-"""Begin and end (exclusive) in microseconds since 1970-01-01 UTC."""
+from vx.spans import Span
 
 LONGEST_US = 86_400_000_000
 """A recording that seems to last longer was copied later: when it was written to says nothing about its end."""
@@ -30,7 +29,7 @@ _UNSTEADY = 1.5
 class History:
     """Recorded intervals, rising and apart from each other; `notes` say what could not be looked at."""
 
-    intervals: tuple[Interval, ...]
+    intervals: tuple[Span, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -49,8 +48,8 @@ def recorded(recordings: Recordings, start_us: int, end_us: int, *, exact: bool 
     Not `exact`: from the names alone, without a look at each file.
     """
     found, notes = stretches(recordings, start_us, end_us, exact=exact)
-    spans = ((stretch.begin_us, stretch.end_us) for stretch in found)
-    return History(tuple(_within(merge(spans), start_us, end_us)), notes)
+    whole = spans.merge((stretch.begin_us, stretch.end_us) for stretch in found)
+    return History(tuple(spans.overlap(whole, [(start_us, end_us)])), notes)
 
 
 def stretches(
@@ -75,22 +74,6 @@ def stretches(
         return [], found.notes
     next_us = None if _tells_end(starts[-1], written[-1]) else _next_us(recordings, end_us)
     return [Stretch(*of) for of in zip(starts, _ends(starts, written, next_us), sizes, strict=True)], found.notes
-
-
-def merge(intervals: Iterable[Interval], min_gap_us: int = 0) -> list[Interval]:
-    """Rising intervals, joined where no more than `min_gap_us` lies between them. They may come in any order."""
-    merged: list[Interval] = []
-    for begin, end in sorted(intervals):
-        if merged and begin - merged[-1][1] <= min_gap_us:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
-            merged.append((begin, end))
-    return merged
-
-
-def _within(intervals: Sequence[Interval], start_us: int, end_us: int) -> list[Interval]:
-    cut = ((max(begin, start_us), min(end, end_us)) for begin, end in intervals)
-    return [(begin, end) for begin, end in cut if begin < end]
 
 
 def _look(segment: Segment) -> os.stat_result | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, NoReturn
+from typing import Literal
 
-from vx.errors import Kind, VxError
 from vx.jobs import Coding, Container, Quality
 from vx.rpc.generated.axxonsoft.bl.mmexport import EAudioCodec, EFrameFrequency, EQuality, EVideoCodec
+from vx.rpc.refusing import Settings, invalid, one_of, unsupported
 
 SETTINGS = ("video_quality", "video_codec", "audio_quality", "audio_codec", "frame_frequency", "time_lapse")
 
@@ -43,44 +43,33 @@ _FPS = (0.001, 240.0)
 _SPEED = (0.1, 10_000.0)
 
 
-def parse_coding(settings: Mapping[str, tuple[str, Any]], container: Container, threads: int) -> Coding:
+def parse_coding(settings: Settings, container: Container, threads: int) -> Coding:
     """What the settings (name → path and value) ask for. VxError of the kinds INVALID and UNSUPPORTED."""
-    audio = _one_of(settings, "audio_codec", _AUDIO_CODECS, EAudioCodec, "")
+    audio = one_of(settings, "audio_codec", _AUDIO_CODECS, EAudioCodec, "")
     if audio == "g711" and container != "avi":
         path = settings["audio_codec"][0]
         text = f"{container.upper()} has no place for AC_G711 here; AVI has, or ask for AC_MP2 or AC_DEFAULT"
-        raise VxError(Kind.UNSUPPORTED, text, field=path)
+        unsupported(path, text)
     key_fps, speed = _time_lapse(settings)
     return Coding(
-        video=_one_of(settings, "video_codec", _VIDEO_CODECS, EVideoCodec, ""),
-        video_quality=_one_of(settings, "video_quality", _QUALITIES, EQuality, "normal"),
+        video=one_of(settings, "video_codec", _VIDEO_CODECS, EVideoCodec, ""),
+        video_quality=one_of(settings, "video_quality", _QUALITIES, EQuality, "normal"),
         audio=audio,
-        audio_quality=_one_of(settings, "audio_quality", _QUALITIES, EQuality, "normal"),
-        every=_one_of(settings, "frame_frequency", _FREQUENCIES, EFrameFrequency, 1),
+        audio_quality=one_of(settings, "audio_quality", _QUALITIES, EQuality, "normal"),
+        every=one_of(settings, "frame_frequency", _FREQUENCIES, EFrameFrequency, 1),
         key_fps=key_fps,
         speed=speed,
         threads=threads,
     )
 
 
-def _one_of(
-    settings: Mapping[str, tuple[str, Any]], name: str, known: Mapping[int, Any], kind: Any, default: Any
-) -> Any:
-    if name not in settings:
-        return default
-    path, value = settings[name]
-    if value not in known:
-        _invalid(path, f"{int(value)} is not a value of {kind.__name__}")
-    return known[value]
-
-
-def _time_lapse(settings: Mapping[str, tuple[str, Any]]) -> tuple[float, float]:
+def _time_lapse(settings: Settings) -> tuple[float, float]:
     """(key frames a second, 0 for all frames; times faster, 0 where that follows from the key frames)."""
     if "time_lapse" not in settings:
         return 0, 1
     path, lapse = settings["time_lapse"]
     if not lapse.fps and not lapse.speed:
-        _invalid(path, "has neither fps nor speed")
+        invalid(path, "has neither fps nor speed")
     fps = _within(lapse.fps, _FPS, f"{path}.fps", "key frames a second") if lapse.fps else 0
     speed = _within(lapse.speed, _SPEED, f"{path}.speed", "times faster") if lapse.speed else 0
     return fps, speed
@@ -89,9 +78,5 @@ def _time_lapse(settings: Mapping[str, tuple[str, Any]]) -> tuple[float, float]:
 def _within(value: float, bounds: tuple[float, float], path: str, what: str) -> float:
     low, high = bounds
     if not math.isfinite(value) or not low <= value <= high * (1 + 1e-6):
-        _invalid(path, f"is {value:g}; {low:g} to {high:g} {what} are allowed, or 0 to leave it open")
+        invalid(path, f"is {value:g}; {low:g} to {high:g} {what} are allowed, or 0 to leave it open")
     return float(f"{value:.6g}")  # what was meant by a number that came in 32 bits
-
-
-def _invalid(path: str, text: str) -> NoReturn:
-    raise VxError(Kind.INVALID, text, field=path)

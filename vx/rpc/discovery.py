@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 import trio
 
-from vx.archive.history import History, merge, recorded
+from vx import spans
+from vx.archive.history import History, recorded
 from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings
 from vx.config import Archive, Camera, Config, access_point_key, node_of
@@ -112,7 +113,7 @@ class ArchiveService(StreamsResponses, archive_messages.ArchiveServiceBase):
         history = History(())
         if first_us < end_us:
             history = await trio.to_thread.run_sync(search, limiter=self._limiter, abandon_on_cancel=True)
-        intervals = merge(history.intervals, request.min_gap_ms * 1000)
+        intervals = spans.merge(history.intervals, request.min_gap_ms * 1000)
         few = intervals[: request.max_count or None]
         is_whole = len(few) == len(intervals) and not history.notes and first_us == begin_us
         results = archive_messages.GetHistory2ResponseEResult

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from vx.captions import check_time_format
 from vx.config import Mask
 from vx.drawing import AlignH, AlignV, Area, Colour, Drawing, Font, MaskStyle, Page, Polygon, TextLook, Words
-from vx.errors import Kind, VxError
 from vx.jobs import ExternalPicture
 from vx.rpc.generated.axxonsoft.bl.mmexport import (
     EPdfLayout,
@@ -22,6 +21,7 @@ from vx.rpc.generated.axxonsoft.bl.mmexport import (
     SubtitleInfoEEntity,
     SubtitleInfoEMethod,
 )
+from vx.rpc.refusing import Settings, invalid, one_of, unsupported
 from vx.timestamps import parse_timestamp
 
 PAGE_SETTINGS = ("pdf_layout", "snapshot_place", "comment_place", "timestamp_place", "pdf_text_color", "pdf_font")
@@ -33,9 +33,6 @@ NEVER = {
     "plate_info": "this server shows no number plates beside a picture",
 }
 """Settings of the contract that aren't honoured, and why."""
-
-Settings = Mapping[str, tuple[str, Any]]
-"""Setting's name → (path of the entry that counts, its value)."""
 
 LONGEST_PATTERN = 10_000
 LONGEST_TIME_FORMAT = 200
@@ -77,13 +74,11 @@ def parse_words(common: Settings, offset_min: int, comment: str, user: str) -> W
     if "timestamp_format" in common:
         path, time_format = common["timestamp_format"]
         if not time_format.strip() or len(time_format) > LONGEST_TIME_FORMAT:
-            _invalid(
-                path, f"has {len(time_format)} characters; 1 to {LONGEST_TIME_FORMAT} are allowed, not only blanks"
-            )
+            invalid(path, f"has {len(time_format)} characters; 1 to {LONGEST_TIME_FORMAT} are allowed, not only blanks")
         try:
             check_time_format(time_format)
         except ValueError as error:
-            _invalid(path, str(error))
+            invalid(path, str(error))
     pattern = _pattern(common) or Words().pattern
     return Words(pattern=pattern, time_format=time_format, offset_min=offset_min, comment=comment, user=user)
 
@@ -94,16 +89,16 @@ def _pattern(common: Settings) -> str:
     path, cast = common["subtitle_cast"]
     if len(cast.common_info_pattern) > LONGEST_PATTERN:
         text = f"has {len(cast.common_info_pattern)} characters; at most {LONGEST_PATTERN} are allowed"
-        _invalid(f"{path}.common_info_pattern", text)
+        invalid(f"{path}.common_info_pattern", text)
     pieces: list[str] = []
     for index, detail in enumerate(cast.details):
         if detail == SubtitleInfoEEntity.SE_STREAM:
-            _unsupported(f"{path}.details[{index}]", "SE_STREAM: no text is recorded with the video here")
+            unsupported(f"{path}.details[{index}]", "SE_STREAM: no text is recorded with the video here")
         if detail not in _PIECES:
-            _invalid(f"{path}.details[{index}]", f"{int(detail)} is not a value of SubtitleInfoEEntity")
+            invalid(f"{path}.details[{index}]", f"{int(detail)} is not a value of SubtitleInfoEEntity")
         pieces.append(_PIECES[detail])
     if _method(cast.stream_data_mode, f"{path}.stream_data_mode") != SubtitleInfoEMethod.SM_NONE:
-        _unsupported(f"{path}.stream_data_mode", "no text is recorded with the video here; SM_NONE is allowed")
+        unsupported(f"{path}.stream_data_mode", "no text is recorded with the video here; SM_NONE is allowed")
     if cast.common_info_pattern.strip():
         return str(cast.common_info_pattern)
     line = "  ".join(dict.fromkeys(piece for piece in pieces if piece not in _ON_LINES_OF_THEIR_OWN))
@@ -122,7 +117,7 @@ def parse_methods(common: Settings, cannot_be_soft: str) -> tuple[bool, bool]:
     method = _method(cast.common_info_mode, f"{path}.common_info_mode")
     soft = method == SubtitleInfoEMethod.SM_SOFT
     if soft and cannot_be_soft:
-        _unsupported(f"{path}.common_info_mode", f"SM_SOFT: {cannot_be_soft}; SM_HARD burns the text in")
+        unsupported(f"{path}.common_info_mode", f"SM_SOFT: {cannot_be_soft}; SM_HARD burns the text in")
     return burn or method == SubtitleInfoEMethod.SM_HARD, soft
 
 
@@ -130,7 +125,7 @@ def _method(value: int, path: str) -> int:
     try:
         return SubtitleInfoEMethod(value)
     except ValueError:
-        _invalid(path, f"{int(value)} is not a value of SubtitleInfoEMethod")
+        invalid(path, f"{int(value)} is not a value of SubtitleInfoEMethod")
 
 
 # ---- frames
@@ -145,7 +140,7 @@ def parse_drawing(
     """
     for name, (path, _) in own.items():
         if name in NEVER:
-            _unsupported(path, NEVER[name])
+            unsupported(path, NEVER[name])
     crop = _area(*own["crop_area"]) if "crop_area" in own else None
     polygons = _polygons(*own["mask_space"]) if "mask_space" in own else ()
     applied = polygons if _flag(common, "apply_mask") else ()
@@ -165,13 +160,13 @@ def _text_look(settings: Settings, crop: Area | None, *, burn: bool) -> TextLook
     look = TextLook()
     place = _area(*settings["text_place"]) if "text_place" in settings else None
     if place is not None and crop is not None and not _meet(place, crop):
-        _invalid(settings["text_place"][0], "lies outside of crop_area")
+        invalid(settings["text_place"][0], "lies outside of crop_area")
     look = TextLook(
         place=place,
         colour=_ink(*settings["text_color"]) if "text_color" in settings else look.colour,
         ground=_colour(*settings["text_place_color"]) if "text_place_color" in settings else look.ground,
-        align_h=_one_of(settings, "horizon_text_align", _ALIGN_H, "ETextAlignH", look.align_h),
-        align_v=_one_of(settings, "vertical_text_align", _ALIGN_V, "ETextAlignV", look.align_v),
+        align_h=one_of(settings, "horizon_text_align", _ALIGN_H, ETextAlignH, look.align_h),
+        align_v=one_of(settings, "vertical_text_align", _ALIGN_V, ETextAlignV, look.align_v),
         font=_font(*settings["font"]) if "font" in settings else look.font,
     )
     return look if burn else None
@@ -185,16 +180,16 @@ def _meet(one: Area, other: Area) -> bool:
 
 def _polygons(path: str, space: Any) -> tuple[Polygon, ...]:
     if not space.space:
-        _invalid(path, "has no polygon")
+        invalid(path, "has no polygon")
     count = sum(len(polygon.points) for polygon in space.space)
     if count > MOST_POINTS:
-        _invalid(path, f"has {count} points; at most {MOST_POINTS} are allowed")
+        invalid(path, f"has {count} points; at most {MOST_POINTS} are allowed")
     return tuple(_polygon(polygon.points, f"{path}.space[{i}].points") for i, polygon in enumerate(space.space))
 
 
 def _polygon(points: Sequence[Any], path: str) -> Polygon:
     if len(points) < 3:
-        _invalid(path, f"has {len(points)} of at least 3 points")
+        invalid(path, f"has {len(points)} of at least 3 points")
     return tuple(
         (_fraction(point.x, f"{path}[{i}].x"), _fraction(point.y, f"{path}[{i}].y")) for i, point in enumerate(points)
     )
@@ -207,15 +202,15 @@ def parse_page(settings: Settings, *, is_pdf: bool) -> Page | None:
     """How a page is laid out; None for a JPEG, which has none. VxError of the kinds INVALID and UNSUPPORTED."""
     for name, (path, _) in settings.items():
         if name in NEVER:
-            _unsupported(path, NEVER[name])
+            unsupported(path, NEVER[name])
         if name in PAGE_SETTINGS and not is_pdf:
-            _invalid(path, "is for snapshots in the format PDF")
+            invalid(path, "is for snapshots in the format PDF")
     if not is_pdf:
         return None
     layouts: Mapping[int, bool] = {EPdfLayout.PL_PORTRAIT: False, EPdfLayout.PL_LANDSCAPE: True}
     page = Page()
     return Page(
-        landscape=_one_of(settings, "pdf_layout", layouts, "EPdfLayout", page.landscape),
+        landscape=one_of(settings, "pdf_layout", layouts, EPdfLayout, page.landscape),
         picture=_area(*settings["snapshot_place"]) if "snapshot_place" in settings else None,
         comment=_area(*settings["comment_place"]) if "comment_place" in settings else None,
         timestamp=_area(*settings["timestamp_place"]) if "timestamp_place" in settings else None,
@@ -230,14 +225,14 @@ def parse_external(settings: Settings, at_us: int, sources: int) -> ExternalPict
         return None
     path, frame = settings["snapshot"]
     if sources != 1:
-        _invalid(path, f"is a picture of one source; {sources} are asked for")
+        invalid(path, f"is a picture of one source; {sources} are asked for")
     if not frame.image.startswith(_IMAGES):
-        _invalid(f"{path}.image", "is neither a JPEG nor a PNG file")
+        invalid(f"{path}.image", "is neither a JPEG nor a PNG file")
     if frame.timestamp:
         try:
             at_us = parse_timestamp(frame.timestamp)
         except ValueError as error:
-            _invalid(f"{path}.timestamp", str(error))
+            invalid(f"{path}.timestamp", str(error))
     return ExternalPicture(data=frame.image, taken_us=at_us)
 
 
@@ -248,22 +243,13 @@ def _flag(settings: Settings, name: str) -> bool:
     return bool(settings[name][1]) if name in settings else False
 
 
-def _one_of(settings: Settings, name: str, known: Mapping[int, Any], kind: str, default: Any) -> Any:
-    if name not in settings:
-        return default
-    path, value = settings[name]
-    if value not in known:
-        _invalid(path, f"{int(value)} is not a value of {kind}")
-    return known[value]
-
-
 def _area(path: str, area: Any) -> Area:
     sides = [_fraction(getattr(area, side), f"{path}.{side}") for side in ("left", "top", "right", "bottom")]
     left, top, right, bottom = sides
     if left >= right:
-        _invalid(f"{path}.right", f"is {right:g}; it must be greater than left, which is {left:g}")
+        invalid(f"{path}.right", f"is {right:g}; it must be greater than left, which is {left:g}")
     if top >= bottom:
-        _invalid(f"{path}.bottom", f"is {bottom:g}; it must be greater than top, which is {top:g}")
+        invalid(f"{path}.bottom", f"is {bottom:g}; it must be greater than top, which is {top:g}")
     return Area(left, top, right, bottom)
 
 
@@ -271,7 +257,7 @@ def _ink(path: str, colour: Any) -> Colour:
     """The colour of text."""
     found = _colour(path, colour)
     if not found.alpha:
-        _invalid(f"{path}.alpha", "is 0, which is clear: nobody could read the text; 1 is solid")
+        invalid(f"{path}.alpha", "is 0, which is clear: nobody could read the text; 1 is solid")
     return found
 
 
@@ -282,24 +268,16 @@ def _colour(path: str, colour: Any) -> Colour:
 
 def _fraction(value: float, path: str) -> float:
     if not -_SLACK <= value <= 1 + _SLACK:
-        _invalid(path, f"is {value:g}; 0 to 1 is allowed")
+        invalid(path, f"is {value:g}; 0 to 1 is allowed")
     return float(min(max(value, 0.0), 1.0))
 
 
 def _font(path: str, font: Any) -> Font:
     if font.face and font.face.casefold() != _FACE.casefold():
-        _unsupported(f"{path}.face", f"there is no font {font.face!r} here; there is {_FACE}, also for an empty name")
+        unsupported(f"{path}.face", f"there is no font {font.face!r} here; there is {_FACE}, also for an empty name")
     if not math.isfinite(font.size) or not 0 <= font.size <= LARGEST_FONT:
-        _invalid(f"{path}.size", f"is {font.size:g}; 0 to {LARGEST_FONT} is allowed, 0 for what suits")
+        invalid(f"{path}.size", f"is {font.size:g}; 0 to {LARGEST_FONT} is allowed, 0 for what suits")
     if font.style & ~(_BOLD | _ITALIC):
         text = f"is {font.style}; the bits {_BOLD} (bold) and {_ITALIC} (italic) are known"
-        _unsupported(f"{path}.style", text)
+        unsupported(f"{path}.style", text)
     return Font(size=font.size, bold=bool(font.style & _BOLD), italic=bool(font.style & _ITALIC))
-
-
-def _invalid(path: str, text: str) -> NoReturn:
-    raise VxError(Kind.INVALID, text, field=path)
-
-
-def _unsupported(path: str, text: str) -> NoReturn:
-    raise VxError(Kind.UNSUPPORTED, text, field=path)

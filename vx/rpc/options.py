@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import betterproto
 import msgspec
 
+from vx import spans
 from vx.config import Agent, Archive, Camera, Config, safe_file_name
 from vx.drawing import Words
 from vx.errors import Kind, VxError
@@ -34,6 +35,8 @@ from vx.rpc.generated.axxonsoft.bl.mmexport import (
     StreamTypeEFormat,
 )
 from vx.rpc.generated.axxonsoft.bl.primitive import TimeRange
+from vx.rpc.refusing import Settings, invalid, unsupported
+from vx.spans import Span
 from vx.timestamps import parse_timestamp
 
 ROOT = "session_options"
@@ -44,8 +47,6 @@ _MAX_OFFSET_MIN = 14 * 60
 """The largest offset from UTC that any place on Earth has had for a century."""
 
 Mode = ArchiveMode | LiveMode
-Settings = dict[str, tuple[str, Any]]
-"""Setting's name → (path of the entry that counts, its value)."""
 
 
 def parse_options(options: Options, config: Config, caller: Caller = THE_SERVER) -> ExportRequest:
@@ -55,17 +56,17 @@ def parse_options(options: Options, config: Config, caller: Caller = THE_SERVER)
     """
     unknown = unknown_field(options, ROOT)
     if unknown:
-        _unsupported(unknown, "this server does not know this field")
+        unsupported(unknown, "this server does not know this field")
     mode, _ = betterproto.which_one_of(options, "mode")
     output, _ = betterproto.which_one_of(options, "output_type")
     if not mode:
-        _invalid(f"{ROOT}.archive", "is required (the recordings to export from), or live")
+        invalid(f"{ROOT}.archive", "is required (the recordings to export from), or live")
     if not output:
-        _invalid(f"{ROOT}.stream", "is required, or snapshot")
+        invalid(f"{ROOT}.stream", "is required, or snapshot")
     cameras: Mode = options.live if mode == "live" else options.archive
     common = _settings(options.settings, f"{ROOT}.settings")
     if options.cloud_export:
-        _unsupported(f"{ROOT}.cloud_export", "this server has no cloud to export to")
+        unsupported(f"{ROOT}.cloud_export", "this server has no cloud to export to")
     job: ClipJob | SnapshotJob
     if output == "stream":
         job = _clip(cameras, options.stream, common, options.max_file_size, config, caller)
@@ -131,7 +132,7 @@ def _delivery(options: Options, common: Settings, agent: Agent, config: Config) 
         try:
             name = safe_file_name(asked)
         except ValueError as error:
-            _invalid(path, f"{asked!r} is not allowed ({error}); allowed is a file's name, not a path")
+            invalid(path, f"{asked!r} is not allowed ({error}); allowed is a file's name, not a path")
     if options.external_directory:
         field = f"{ROOT}.external_directory"
         root, directory = _external(options.external_directory, field, config)
@@ -147,13 +148,13 @@ def _delivery(options: Options, common: Settings, agent: Agent, config: Config) 
 def _external(directory: str, field: str, config: Config) -> tuple[str, str]:
     """(the allowed root, the directory below it). What symbolic links make of it is looked at when it is opened."""
     if not directory.startswith("/") or "\0" in directory or ".." in directory.split("/"):
-        _invalid(field, f"{directory!r} is not allowed; allowed is an absolute path without ..")
+        invalid(field, f"{directory!r} is not allowed; allowed is an absolute path without ..")
     roots = config.results.external_roots
     path = Path(directory)
     root = next((root for root in roots if path == root or root in path.parents), None)
     if root is None:
         allowed = " or ".join(str(root) for root in roots)
-        _invalid(
+        invalid(
             field, f"{directory!r} is not allowed; allowed is " + (f"a directory in {allowed}" if roots else "none")
         )
     return str(root), str(path)
@@ -166,12 +167,10 @@ def _clip(
     container = _CONTAINERS.get(form.format)
     if container is None:
         if form.format == StreamTypeEFormat.EXE:
-            _unsupported(f"{ROOT}.stream.format", "EXE: this server makes no programs; MP4 plays everywhere, also MKV")
+            unsupported(f"{ROOT}.stream.format", "EXE: this server makes no programs; MP4 plays everywhere, also MKV")
         _bad_enum(f"{ROOT}.stream.format", form.format, StreamTypeEFormat, "MP4, MKV and AVI are")
     if 0 < max_file_size < _SMALLEST_FILE:
-        _invalid(
-            f"{ROOT}.max_file_size", f"is {max_file_size}; not even a picture fits into less than {_SMALLEST_FILE}"
-        )
+        invalid(f"{ROOT}.max_file_size", f"is {max_file_size}; not even a picture fits into less than {_SMALLEST_FILE}")
     burn, subtitles = drawing.parse_methods(common, "" if container != "avi" else "AVI has no subtitles")
     sources = _sources(mode, common, config, caller, burn=burn)
     if isinstance(mode, LiveMode):
@@ -205,20 +204,20 @@ def _range(archive: ArchiveMode) -> tuple[int, int]:
     start = _time(archive.start_timestamp, f"{ROOT}.archive.start_timestamp")
     end = _time(archive.end_timestamp, f"{ROOT}.archive.end_timestamp")
     if start == end:
-        _invalid(f"{ROOT}.archive.end_timestamp", "is the same as start_timestamp; the range is empty")
+        invalid(f"{ROOT}.archive.end_timestamp", "is the same as start_timestamp; the range is empty")
     return min(start, end), max(start, end)
 
 
 def _password(settings: Settings) -> str:
     path, password = settings.get("password", ("", ""))
     if len(password) > _LONGEST_PASSWORD:
-        _invalid(path, f"has {len(password)} characters; at most {_LONGEST_PASSWORD} are allowed")
+        invalid(path, f"has {len(password)} characters; at most {_LONGEST_PASSWORD} are allowed")
     return str(password)
 
 
 def _snapshot(mode: Mode, form: SnapshotType, common: Settings, config: Config, caller: Caller) -> SnapshotJob:
     if form.format not in tuple(SnapshotTypeEFormat):
-        _invalid(f"{ROOT}.snapshot.format", f"{int(form.format)} is not a value of SnapshotTypeEFormat")
+        invalid(f"{ROOT}.snapshot.format", f"{int(form.format)} is not a value of SnapshotTypeEFormat")
     is_pdf = form.format == SnapshotTypeEFormat.PDF
     settings = _settings(form.settings, f"{ROOT}.snapshot.settings")
     burn, _ = drawing.parse_methods(common, f"a {'PDF' if is_pdf else 'JPEG'} has no subtitles")
@@ -238,14 +237,14 @@ def _snapshot(mode: Mode, form: SnapshotType, common: Settings, config: Config, 
 
 def _next_frame(mode: LiveMode, config: Config) -> Live:
     if mode.duration:
-        _invalid(f"{ROOT}.live.duration", "is for streams; a snapshot is the next frame")
+        invalid(f"{ROOT}.live.duration", "is for streams; a snapshot is the next frame")
     return live.how(mode.duration, f"{ROOT}.live.duration", config)
 
 
 def _moment(archive: ArchiveMode) -> int:
     for path, ranges in _masks(archive):
         if ranges:
-            _unsupported(path, "is for clips; a snapshot has one moment")
+            unsupported(path, "is for clips; a snapshot has one moment")
     at = _time(archive.start_timestamp, f"{ROOT}.archive.start_timestamp")
     if archive.end_timestamp:  # a snapshot has no use for it, but what is there must be a time
         _time(archive.end_timestamp, f"{ROOT}.archive.end_timestamp")
@@ -256,7 +255,7 @@ def _words(common: Settings, at_us: int, caller: Caller) -> Words:
     """What text says; local time is that of the server, as it was at `at_us`, where the client names no offset."""
     path, comment = common.get("comment", ("", ""))
     if len(comment) > _MAX_COMMENT:
-        _invalid(path, f"has {len(comment)} characters; at most {_MAX_COMMENT} are allowed")
+        invalid(path, f"has {len(comment)} characters; at most {_MAX_COMMENT} are allowed")
     return drawing.parse_words(common, _timezone(common, at_us), comment, caller.name)
 
 
@@ -264,7 +263,7 @@ def _sources(mode: Mode, common: Settings, config: Config, caller: Caller, *, bu
     field = f"{ROOT}.{'live' if isinstance(mode, LiveMode) else 'archive'}.sources"
     sources: Sequence[ArchiveModeSource | LiveModeSource] = mode.sources
     if not sources:
-        _invalid(field, "is empty; at least one source is required")
+        invalid(field, "is empty; at least one source is required")
     found = []
     for index, source in enumerate(sources):
         path = f"{field}[{index}]"
@@ -278,7 +277,7 @@ def _sources(mode: Mode, common: Settings, config: Config, caller: Caller, *, bu
 
 def _camera(origin: str, path: str, config: Config) -> Camera:
     if not origin:
-        _invalid(f"{path}.origin", "is required: the access point of a camera")
+        invalid(f"{path}.origin", "is required: the access point of a camera")
     camera = config.find_camera(origin)
     if camera is None:
         raise VxError(Kind.NOT_FOUND, f"there is no camera {origin!r}", field=f"{path}.origin")
@@ -300,7 +299,7 @@ def _source(source: ArchiveModeSource | LiveModeSource, camera: Camera, path: st
     if isinstance(source, LiveModeSource):
         return msgspec.structs.replace(found, feed=live.feed_of(camera, f"{path}.origin"))
     if source.mask_filter:
-        _unsupported(f"{path}.mask_filter", "this server has no detectors whose tracks it could mask")
+        unsupported(f"{path}.mask_filter", "this server has no detectors whose tracks it could mask")
     archive = _archive(source.storages, camera, path)
     return msgspec.structs.replace(found, pattern=archive.path, timezone=archive.timezone)
 
@@ -315,12 +314,12 @@ def _tracks(names: Sequence[str], path: str) -> tuple[int, int | None]:
         if kind not in ("video", "audio") or (
             colon and not (number.isascii() and number.isdigit() and len(number) < 4)
         ):
-            _invalid(f"{path}[{index}]", f"{name!r} is not a track; allowed are video, audio, and video:N, audio:N")
+            invalid(f"{path}[{index}]", f"{name!r} is not a track; allowed are video, audio, and video:N, audio:N")
         if kind in found:
-            _unsupported(f"{path}[{index}]", f"{name!r}: one track of a kind is exported")
+            unsupported(f"{path}[{index}]", f"{name!r}: one track of a kind is exported")
         found[kind] = int(number or 0)
     if "video" not in found:
-        _unsupported(path, "sound without a picture is not exported; add video")
+        unsupported(path, "sound without a picture is not exported; add video")
     return found["video"], found.get("audio")
 
 
@@ -339,14 +338,14 @@ def _masked(sources: Sequence[Source], archive: ArchiveMode, start_us: int, end_
         left = [(start_us, end_us)]
         for field, ranges in (common, (path, mask)):
             if ranges:
-                left = _overlap(left, ranges)
+                left = spans.overlap(left, ranges)
                 if not left:
-                    _invalid(field, "leaves nothing of start_timestamp to end_timestamp")
+                    invalid(field, "leaves nothing of start_timestamp to end_timestamp")
         masked.append(msgspec.structs.replace(source, ranges_us=tuple(left)))
     return tuple(masked)
 
 
-def _ranges(ranges: Sequence[TimeRange], path: str) -> list[tuple[int, int]]:
+def _ranges(ranges: Sequence[TimeRange], path: str) -> list[Span]:
     """The ranges in their order, joined where they touch. Reversed ends are swapped."""
     found = []
     for index, item in enumerate(ranges):
@@ -355,25 +354,14 @@ def _ranges(ranges: Sequence[TimeRange], path: str) -> list[tuple[int, int]]:
             _time(item.end_time, f"{path}[{index}].end_time"),
         )
         if ends[0] == ends[1]:
-            _invalid(f"{path}[{index}].end_time", "is the same as begin_time; the range is empty")
+            invalid(f"{path}[{index}].end_time", "is the same as begin_time; the range is empty")
         found.append((min(ends), max(ends)))
-    joined: list[tuple[int, int]] = []
-    for begin, end in sorted(found):
-        if joined and begin <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
-        else:
-            joined.append((begin, end))
-    return joined
-
-
-def _overlap(one: Sequence[tuple[int, int]], other: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    both = ((max(a[0], b[0]), min(a[1], b[1])) for a in one for b in other)
-    return sorted((begin, end) for begin, end in both if begin < end)
+    return spans.merge(found)
 
 
 def _archive(storages: Sequence[str], camera: Camera, path: str) -> Archive:
     if len(storages) > 1:
-        _unsupported(f"{path}.storages[1]", "one archive at a time is exported")
+        unsupported(f"{path}.storages[1]", "one archive at a time is exported")
     archive = camera.find_archive(storages[0] if storages else "")
     if archive is not None:
         return archive
@@ -385,11 +373,11 @@ def _archive(storages: Sequence[str], camera: Camera, path: str) -> Archive:
 
 def _time(text: str, path: str) -> int:
     if not text:
-        _invalid(path, "is required: YYYYMMDDTHHMMSS[.ffffff] in UTC, or ISO 8601")
+        invalid(path, "is required: YYYYMMDDTHHMMSS[.ffffff] in UTC, or ISO 8601")
     try:
         return parse_timestamp(text)
     except ValueError as error:
-        _invalid(path, str(error))
+        invalid(path, str(error))
 
 
 def _timezone(common: Settings, at_us: int) -> int:
@@ -397,7 +385,7 @@ def _timezone(common: Settings, at_us: int) -> int:
         return _server_offset_min(at_us)
     path, minutes = common["timezone"]
     if abs(minutes) > _MAX_OFFSET_MIN:
-        _invalid(path, f"is {minutes}; an offset from UTC in minutes, -{_MAX_OFFSET_MIN} to {_MAX_OFFSET_MIN}")
+        invalid(path, f"is {minutes}; an offset from UTC in minutes, -{_MAX_OFFSET_MIN} to {_MAX_OFFSET_MIN}")
     return int(minutes)
 
 
@@ -413,11 +401,11 @@ def _server_offset_min(at_us: int) -> int:
 
 def _settings(entries: Sequence[betterproto.Message], path: str) -> Settings:
     """The settings of a list by name; of one that is given twice, the last counts."""
-    found: Settings = {}
+    found: dict[str, tuple[str, Any]] = {}
     for index, entry in enumerate(entries):
         name, value = betterproto.which_one_of(entry, "setting")
         if not name:
-            _invalid(f"{path}[{index}]", "holds no setting")
+            invalid(f"{path}[{index}]", "holds no setting")
         found[name] = (f"{path}[{index}].{name}", value)
     return found
 
@@ -426,8 +414,8 @@ def _bad_enum(path: str, value: int, known: Callable[[int], Any], allowed: str) 
     try:
         name = known(value).name
     except ValueError:
-        _invalid(path, f"{int(value)} is not a value of {getattr(known, '__name__', known)}")
-    _unsupported(path, f"{name} is not built yet; {allowed}")
+        invalid(path, f"{int(value)} is not a value of {getattr(known, '__name__', known)}")
+    unsupported(path, f"{name} is not built yet; {allowed}")
 
 
 _CONTAINERS: dict[int, Container] = {
@@ -436,11 +424,3 @@ _CONTAINERS: dict[int, Container] = {
     StreamTypeEFormat.MKV: "mkv",
     StreamTypeEFormat.AVI: "avi",
 }
-
-
-def _invalid(path: str, text: str) -> NoReturn:
-    raise VxError(Kind.INVALID, text, field=path)
-
-
-def _unsupported(path: str, text: str) -> NoReturn:
-    raise VxError(Kind.UNSUPPORTED, text, field=path)

@@ -110,8 +110,6 @@ def _source_estimate(prospect: Prospect, number: int) -> SourceEstimate:
         estimate.video = Track(treatment=ETreatment.TREATMENT_ENCODED)
     elif prospect.job.live is not None:
         estimate.error = "a live camera is asked only once the export has started"
-    elif prospect.job.live is not None:
-        estimate.error = "a live camera is not looked at before its export begins"
     elif probed is None:
         estimate.error = "the recordings did not answer in time"
     elif probed.video is None:
