@@ -27,7 +27,6 @@ import shutil
 import signal
 import ssl
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
@@ -57,6 +56,7 @@ from vx.session.registry import Lifetimes, Registry
 from vx.session.store import SqliteStore, open_store
 from vx.session.turns import Turns
 from vx.systemd import Systemd
+from vx.timestamps import now_us
 from vx.worker import WorkerLimits, WorkerPool
 
 log = logging.getLogger(__name__)
@@ -187,13 +187,13 @@ async def serve(
                         for agent in config.agent
                     },
                 ),
-                budget=Budget(_bytes(config.results.max_total_gb), _bytes(config.results.min_free_gb)),
+                budget=Budget(config.results.max_total, config.results.min_free),
                 survey=partial(_survey, config, results, trio.CapacityLimiter(_SURVEYS_AT_ONCE)),
             )
             await registry.recover()
             async with trio.open_nursery() as reaper:
                 reaper.start_soon(registry.deadlines.reap, registry.expire)
-                reaper.start_soon(registry.watch_leases, _bytes(config.results.min_free_gb))
+                reaper.start_soon(registry.watch_leases, config.results.min_free)
                 passwords = Passwords()
                 reaper.start_soon(passwords.run)
                 gate = await _open_gate(config, store, passwords)
@@ -265,9 +265,6 @@ def _tls_context(config: Config) -> ssl.SSLContext | None:
 
 
 async def _open_gate(config: Config, store: SqliteStore, passwords: Passwords) -> Gate:
-    def now_us() -> int:
-        return time.time_ns() // 1000
-
     tokens = Tokens(store, round(config.token_hours * 3_600_000_000), now_us)
     await tokens.load()
     return Gate(config, tokens, passwords, store.note, now_us)
@@ -353,10 +350,6 @@ async def _survey(
         return await trio.to_thread.run_sync(look, limiter=limiter, abandon_on_cancel=True)
     except OSError as error:
         raise VxError(Kind.UNAVAILABLE, f"state_dir {config.state_dir} cannot be used: {error.strerror}") from None
-
-
-def _bytes(gigabytes: float) -> int:
-    return int(gigabytes * (1 << 30))
 
 
 @contextmanager

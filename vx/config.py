@@ -371,6 +371,16 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     external_roots: tuple[Annotated[Path, _text(_absolute, "an absolute path")], ...] = ()
     """Clients may have results put into these directories and those below, and nowhere else."""
 
+    @property
+    def max_total(self) -> int:
+        """`max_total_gb` in bytes."""
+        return int(self.max_total_gb * (1 << 30))
+
+    @property
+    def min_free(self) -> int:
+        """`min_free_gb` in bytes."""
+        return int(self.min_free_gb * (1 << 30))
+
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """An export agent: a name by which clients say where an export is done, and its own limits: `[[agent]]`."""

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 from vx import spans
 from vx.archive.history import Stretch, stretches
-from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings
 from vx.jobs import ClipJob, Live, SnapshotJob, Source
 from vx.session.budget import Recorded
@@ -41,7 +39,7 @@ def recorded(job: ClipJob | SnapshotJob, live: LiveEstimate) -> list[Recorded]:
         return [_to_come(job, job.live, live) for _ in job.sources]
     if isinstance(job, SnapshotJob):
         return [_recorded(source, [(job.at_us, job.at_us + 1)]) for source in job.sources]
-    return [_recorded(source, source.ranges_us or ((job.start_us, job.end_us),)) for source in job.sources]
+    return [_recorded(source, job.ranges_us(source)) for source in job.sources]
 
 
 def bytes_needed(job: ClipJob | SnapshotJob, found: Sequence[Recorded]) -> int:
@@ -61,7 +59,7 @@ def _to_come(job: ClipJob | SnapshotJob, how: Live, live: LiveEstimate) -> Recor
 
 
 def _recorded(source: Source, ranges_us: Spans) -> Recorded:
-    recordings = Recordings(NamePattern.parse(source.pattern), ZoneInfo(source.timezone))
+    recordings = Recordings.of(source.pattern, source.timezone)
     found, _ = stretches(recordings, ranges_us[0][0], ranges_us[-1][1])
     whole = spans.merge((stretch.begin_us, stretch.end_us) for stretch in found)
     return Recorded(tuple(spans.overlap(whole, ranges_us)), int(sum(_share(each, ranges_us) for each in found)))

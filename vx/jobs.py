@@ -121,8 +121,6 @@ class ClipJob(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
     """Bytes that no file may exceed; 0: no limit."""
     discrete: bool = True
     """A file for each source; else all of them are tracks of one file."""
-    timezone_min: int = 0
-    """Offset from UTC of the people who will watch it; it goes into the file's metadata."""
     cut: Cut = "exact"
     gaps: Gaps = "keep"
     gap_us: int = 1_000_000
@@ -141,6 +139,10 @@ class ClipJob(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
     """So many recordings of a virtual clip the server may hold open."""
     index: Index | None = None
     """Of a virtual clip; None: all recordings are read."""
+
+    def ranges_us(self, source: Source) -> tuple[tuple[int, int], ...]:
+        """What is wanted of a source."""
+        return source.ranges_us or ((self.start_us, self.end_us),)
 
 
 class ExternalPicture(msgspec.Struct, frozen=True, kw_only=True):

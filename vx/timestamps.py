@@ -7,6 +7,7 @@ is UTC.
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
@@ -16,6 +17,11 @@ _DAY_US = 86_400_000_000
 _COMPACT = re.compile(r"(\d{8}T\d{6})(?:\.(\d{1,6}))?", re.ASCII)
 
 ALLOWED = "YYYYMMDDTHHMMSS[.ffffff] in UTC, or ISO 8601 with Z or an offset"
+
+
+def now_us() -> int:
+    """The wall clock."""
+    return time.time_ns() // 1000
 
 
 def from_datetime(moment: datetime) -> int:

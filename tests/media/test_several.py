@@ -232,7 +232,7 @@ def test_which_of_the_recordings_tracks(tmp_path: Path) -> None:
 def test_the_file_says_what_it_is(tmp_path: Path, target: Target) -> None:
     pattern = record(tmp_path / "rec", FORM, (0, 4))
     camera = masked(pattern, (1, 2), id="7")
-    made = clip(tmp_path / "out", (camera,), 1, 2, target, words=Words(comment="Grüße"), timezone_min=-210)
+    made = clip(tmp_path / "out", (camera,), 1, 2, target, words=Words(comment="Grüße", offset_min=-210))
     tags = judge(made.file).tags
     assert (tags["title"], tags["comment"]) == ("Entrance", "Grüße")
     assert tags["creation_time"] == "2026-05-11T08:00:01.000000Z"

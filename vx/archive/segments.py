@@ -55,6 +55,11 @@ class Recordings:
     _listed: dict[str, list[str]] = field(default_factory=dict)
     """What each directory held, within one search: its looks meet in the same directories."""
 
+    @classmethod
+    def of(cls, pattern: str, timezone: str) -> Recordings:
+        """By the text of the pattern and the IANA name of the zone. ValueError where they are neither."""
+        return cls(NamePattern.parse(pattern), ZoneInfo(timezone))
+
     def find(self, start_us: int, end_us: int) -> Iterator[Found]:
         """All that can hold something of start <= t < end: the last one at or before it, and those that begin in it.
 

@@ -8,14 +8,15 @@ import os
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from vx import timestamps
 
 if TYPE_CHECKING:
     from vx.cli.client import Client
@@ -30,7 +31,7 @@ _T = TypeVar("_T")
 class Surroundings:
     """What the commands take from the world; tests give their own as click's `obj`."""
 
-    now_us: Callable[[], int] = field(default=lambda: time.time_ns() // 1000)
+    now_us: Callable[[], int] = timestamps.now_us
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 

@@ -41,9 +41,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
-from zoneinfo import ZoneInfo
 
-from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings
 from vx.captions import Caption
 from vx.drawing import needs_painting
@@ -107,8 +105,8 @@ def pipeline(
 def open_reader(job: ClipJob, source: Source, warn: Callable[[str], None]) -> Reader:
     """The reader of what the job wants of a source; it isn't started."""
     return Reader(
-        Recordings(NamePattern.parse(source.pattern), ZoneInfo(source.timezone)),
-        source.ranges_us or ((job.start_us, job.end_us),),
+        Recordings.of(source.pattern, source.timezone),
+        job.ranges_us(source),
         video=source.video,
         audio=None if job.reject_audio else source.audio,
         note=warn,
@@ -131,7 +129,7 @@ class Lane:
         self.number = number
         """The source's, in the job."""
         self.wrote = False
-        self.ranges_us = source.ranges_us or ((job.start_us, job.end_us),)
+        self.ranges_us = job.ranges_us(source)
         self._link = link
         self.reader = self._open(job)
         messages = pipeline(job, source, iter(self.reader), self.warn, self.inform, link.stopping.is_set)

@@ -19,6 +19,7 @@ from av.stream import Disposition
 
 from vx.jobs import Container
 from vx.media.plan import SECOND_US, TimeBase
+from vx.media.subtitles import timed_text
 
 _CODECS = {"mp4": "mov_text", "mkv": "subrip"}
 _LONGEST = (1 << 32) - 1
@@ -83,10 +84,7 @@ class CueStream:
     def _packets(self, at_us: int, until_us: int, text: str) -> list[Packet[Any]]:
         """A text that is shown from a time to another one; more than one packet where it stands long."""
         begin, end = self._base.ticks(at_us), self._base.ticks(until_us)
-        data = text.encode()
-        if self._in_mp4:
-            data = data[: (1 << 16) - 1].decode(errors="ignore").encode()
-            data = len(data).to_bytes(2, "big") + data
+        data = timed_text(text) if self._in_mp4 else text.encode()
         packets = []
         while begin < end:
             duration = min(end - begin, _LONGEST) if self._in_mp4 else end - begin

@@ -8,22 +8,22 @@ from importlib.metadata import version
 from vx.jobs import ClipJob, Source
 from vx.timestamps import describe_range, to_datetime
 
-_SOFTWARE = f"vx {version('vx')}"  # looked up here, before workers are forked: it takes milliseconds
+SOFTWARE = f"vx {version('vx')}"  # looked up here, before workers are forked: it takes milliseconds
 
 
 def metadata(job: ClipJob, sources: Sequence[Source], first_us: int) -> dict[str, str]:
     """What the file says of itself. MP4 has no tags of its own for most of it, so the description holds all."""
     ids = [f"{source.id} {source.origin}".strip() for source in sources]
-    offset = job.timezone_min
+    offset = job.words.offset_min
     zone = f"UTC{'-' if offset < 0 else '+'}{abs(offset) // 60:02}:{abs(offset) % 60:02}"
     tags = {
         "title": ", ".join(source.name for source in sources),
         "comment": job.words.comment,
         "creation_time": to_datetime(first_us).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "description": f"Camera: {', '.join(ids)}. Time zone: {zone}. Software: {_SOFTWARE}.",
+        "description": f"Camera: {', '.join(ids)}. Time zone: {zone}. Software: {SOFTWARE}.",
     }
     if job.container == "mkv":
-        tags |= {"camera_id": ", ".join(ids), "time_zone": zone, "software": _SOFTWARE}
+        tags |= {"camera_id": ", ".join(ids), "time_zone": zone, "software": SOFTWARE}
     return tags
 
 

@@ -20,7 +20,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange
 
 from vx.jobs import ClipJob
-from vx.media import recipe
+from vx.media import colours, recipe
 from vx.media.clock import Clock
 from vx.media.messages import Begin, TimedPacket, Track, detached
 from vx.media.plan import TimeBase
@@ -83,7 +83,6 @@ class Pictures:
         self._encoder: _PictureEncoder | None = None
         self._held: tuple[VideoFrame, int] | None = None
         self._seen_until_us = 0
-        self._encoded_until_us = -(2**62)
 
     def put(self, packet: TimedPacket, origin_us: int) -> Iterator[Encoded]:
         """The next packet of the source, whose times count from `origin_us`."""
@@ -185,7 +184,7 @@ class _PictureEncoder:
         self._recipe = made
         self._at_once = at_once
         self._form = _form(first)
-        full = first.color_range == ColorRange.JPEG or first.format.name.startswith("yuvj")
+        full = colours.is_full_range(first)
         self._source_range = ColorRange.JPEG if full else ColorRange.MPEG
         to_full = full if made.full_range is None else made.full_range
         self._range = ColorRange.JPEG if to_full else ColorRange.MPEG

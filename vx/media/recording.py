@@ -157,15 +157,20 @@ def read_head(packets: Iterator[Packet[Any]], video: VideoStream) -> Head:
     if not frames:
         raise BrokenError("it holds no picture")
     step = frame_ticks(video)
+    for packet in frames[fill_first(frames, step) :]:
+        complete_stamps(packet, None, step)
+    first_key = next((p.pts for p in frames if p.is_keyframe), None)
+    return Head(head, plan.first_shown(p.pts for p in frames if p.pts is not None), first_key)
+
+
+def fill_first(frames: list[Packet[Any]], step: int) -> int:
+    """Give the first pictures the times that they lack, up to the first one that lacks none; how many these are."""
     known = next((i for i, p in enumerate(frames) if p.dts is not None and p.pts is not None), len(frames))
     following = frames[known].dts if known < len(frames) else None
     stamps = [plan.Stamps(p.pts, p.dts, p.duration or 0) for p in frames[:known]]
     for packet, filled in zip(frames, plan.fill(stamps, None, following, step), strict=False):
         packet.pts, packet.dts, packet.duration = filled.pts, filled.dts, filled.duration
-    for packet in frames[known:]:
-        complete_stamps(packet, None, step)
-    first_key = next((p.pts for p in frames if p.is_keyframe), None)
-    return Head(head, plan.first_shown(p.pts for p in frames if p.pts is not None), first_key)
+    return known
 
 
 def complete_stamps(packet: Packet[Any], after_dts: int | None, step: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from reportlab.pdfgen.canvas import Canvas
 from vx.captions import Caption, clean, format_time
 from vx.drawing import Area, Font, Page, Words
 from vx.jobs import Source
-from vx.media import fonts
+from vx.media import fonts, labels
 from vx.media.layout import lay_out
 
 rl_config.useA85 = 0  # else pictures are blown up by a quarter
@@ -38,7 +37,6 @@ _FILLED: Literal[0] = 0
 _FILLED_AND_OUTLINED: Literal[2] = 2
 """How letters are drawn, as PDF numbers it."""
 _TEXT_SIZE = 10.0
-_SOFTWARE = f"vx {version('vx')}"
 _GREY = 0.45
 _PALE = 0.82
 _DEFAULT_PLACES = {
@@ -69,8 +67,8 @@ class Report:
         self._canvas.setTitle(f"{names}")
         self._canvas.setSubject(clean(words.comment))
         self._canvas.setAuthor(words.user)
-        self._canvas.setCreator(_SOFTWARE)
-        self._canvas.setProducer(_SOFTWARE)
+        self._canvas.setCreator(labels.SOFTWARE)
+        self._canvas.setProducer(labels.SOFTWARE)
 
     def add(self, jpeg: bytes, source: Source, taken_us: int) -> None:
         """A page with this picture."""
@@ -158,7 +156,7 @@ class Report:
     def _footer(self, top: float) -> None:
         width, _ = self._size
         inner, size = width - 2 * _MARGIN, self._text_size
-        self._text(_SOFTWARE, (_MARGIN, top, inner / 2, size * 1.3), "", grey=True, scale=0.8)
+        self._text(labels.SOFTWARE, (_MARGIN, top, inner / 2, size * 1.3), "", grey=True, scale=0.8)
         number = f"{self._canvas.getPageNumber()}"
         self._text(number, (_MARGIN + inner / 2, top, inner / 2, size * 1.3), "", grey=True, scale=0.8, align="right")
 

@@ -6,13 +6,11 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings, Segment
 from vx.jobs import Ended, Link, Note, SnapshotJob, Source, SourceEnded
 from vx.media import plan
@@ -67,7 +65,7 @@ def _export(job: SnapshotJob, number: int, shots: Shots, link: Link) -> str:
 
 def _find_frame(source: Source, number: int, at_us: int, link: Link) -> tuple[VideoFrame, int]:
     """The frame and its wall time. BrokenError says why there is none."""
-    recordings = Recordings(NamePattern.parse(source.pattern), ZoneInfo(source.timezone))
+    recordings = Recordings.of(source.pattern, source.timezone)
     tolerance_us = plan.tolerance_us(recordings.pattern.resolution_us)
     before_us = at_us + 1
     while True:

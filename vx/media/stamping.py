@@ -12,7 +12,6 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from vx.media import plan
@@ -20,6 +19,7 @@ from vx.media.camera import Connection, Parameters, Sound
 from vx.media.livetime import Times, TrackTime, WallClock
 from vx.media.messages import TimedPacket, Track
 from vx.media.plan import TimeBase
+from vx.media.recording import fill_first
 
 _SETTLE_S = 1.5
 """The longest that the first packets are held back."""
@@ -114,7 +114,7 @@ class Stamped:
         rate = self.parameters.rate
         step = base.ticks(int(plan.SECOND_US / rate) if rate else plan.DEFAULT_FRAME_US)
         if self._connection.has_times:
-            _fill([each.packet for each in frames], step)
+            fill_first([each.packet for each in frames], step)
         video = _StampedTrack(base, base.us(step))
         self._late_us = base.us(step) if self._connection.is_late else 0
         offsets_us = [
@@ -151,7 +151,7 @@ class _StampedTrack:
     def __init__(self, base: TimeBase, step_us: int) -> None:
         self.base = base
         self.time = TrackTime(step_us)
-        self._fraction = Fraction(base.num, base.den)
+        self._fraction = base.seconds
         self._offset_us: int | None = None
         self._shift = 0
 
@@ -182,15 +182,6 @@ def _sender_us(packet: Any) -> int | None:
         return None
     told: int = _WALLCLOCK.unpack_from(bytes(packet.get_sidedata("prft")))[0]
     return told
-
-
-def _fill(frames: list[Any], step: int) -> None:
-    """Give the first pictures the times that they lack, up to the first one that lacks none."""
-    known = next((i for i, p in enumerate(frames) if p.pts is not None and p.dts is not None), len(frames))
-    following = frames[known].dts if known < len(frames) else None
-    stamps = [plan.Stamps(p.pts, p.dts, p.duration or 0) for p in frames[:known]]
-    for packet, filled in zip(frames, plan.fill(stamps, None, following, step), strict=False):
-        packet.pts, packet.dts, packet.duration = filled.pts, filled.dts, filled.duration
 
 
 def _usual_step(times: list[int]) -> int:

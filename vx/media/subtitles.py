@@ -16,8 +16,17 @@ from vx.captions import SECOND_US, Caption
 LONGEST_STILL_US = 600 * SECOND_US
 """Pictures further apart are taken for a gap."""
 
+_LONGEST_TEXT = (1 << 16) - 1
+"""Bytes, whose number stands in front in 16 bits."""
+
 ToWall = Callable[[int], int]
 """From the clip's clock to the wall clock, in microseconds."""
+
+
+def timed_text(text: str) -> bytes:
+    """A sample of MP4's timed text (3GPP TS 26.245, 5.17), cut where it is too long for one."""
+    data = text.encode()[:_LONGEST_TEXT].decode(errors="ignore").encode()
+    return len(data).to_bytes(2, "big") + data
 
 
 class Screen(Protocol):

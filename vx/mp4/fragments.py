@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vx.mp4.boxes import Mp4Error, Span, children, need, only
 from vx.mp4.movie import LARGEST_SHIFT_S, LARGEST_TIME, MOST_SAMPLES, Defaults, Movie, Track
-from vx.mp4.tables import Runs, compress, extend, from_big_endian, replace_last
+from vx.mp4.tables import Runs, compress, extend, from_big_endian, replace_last, total
 
 _NOT_KEY = 0x01010000
 """Sample flags: it is no sync sample, or depends on others."""
@@ -23,6 +23,8 @@ class _Fragment:
     duration: int
     size: int
     flags: int
+    end: int = 0
+    """Up to when its samples last, of those that were taken."""
 
 
 class Fragments:
@@ -34,6 +36,8 @@ class Fragments:
             for track in movie.tracks
             if track.description is not None and track.id in movie.defaults
         }
+        self._ends = {number: track.samples.end for number, (track, _) in self._tracks.items()}
+        """Up to when the samples of each track last: to add that up anew takes as long as the file is."""
 
     def add(self, moof: bytes, at: int, file_size: int) -> None:
         """The content of the moof box that begins at position `at` of the file. Mp4Error where it is in doubt."""
@@ -61,10 +65,12 @@ class Fragments:
         tfdt = only(boxes, b"tfdt")
         need(tfdt, 8, "tfdt")
         (start,) = struct.unpack_from(">Q" if moof[tfdt.begin] == 1 else ">I", moof, tfdt.begin + 4)
-        _go_to(track, start)
+        _go_to(track, start, self._ends[number])
+        fragment.end = start
         position = fragment.base
         for run in runs:
             position = _add_run(moof, run, track, fragment, position, file_size)
+        self._ends[number] = fragment.end
 
 
 def _read_header(moof: bytes, tfhd: Span, flags: int, defaults: Defaults, at: int, *, alone: bool) -> _Fragment:
@@ -92,15 +98,15 @@ def _read_header(moof: bytes, tfhd: Span, flags: int, defaults: Defaults, at: in
     return fragment
 
 
-def _go_to(track: Track, start: int) -> None:
-    """The next sample is decoded at this time."""
+def _go_to(track: Track, start: int, end: int) -> None:
+    """The next sample is decoded at this time; those that are there last up to `end`."""
     samples = track.samples
     if start > LARGEST_TIME:
         raise Mp4Error("its fragments are of an absurd time")
     if not samples.sizes:
         samples.start = start
         return
-    step = start - samples.last
+    step = start - (end - samples.deltas[-1][1])
     if step <= 0:
         raise Mp4Error("its fragments go back in time")
     replace_last(samples.deltas, step)
@@ -164,6 +170,7 @@ def _add_run(moof: bytes, trun: Span, track: Track, fragment: _Fragment, positio
                 samples.keys.extend(range(known + 1, known + count))
     samples.sizes.extend(sizes)
     extend(samples.deltas, deltas)
+    fragment.end += total(deltas)
     extend(samples.shifts, shifts)
     samples.chunks.add(position, length, count)
     return position + length

@@ -212,6 +212,8 @@ class Samples:
     def _cut_chunks(self, begin: int, end: int) -> Chunks:
         """The chunks of these samples; the first and the last one may be cut."""
         chunks = self.chunks
+        if len(chunks) == len(self):  # one for each sample
+            return Chunks(chunks.offsets[begin:end], chunks.lengths[begin:end], chunks.counts[begin:end])
         firsts = list(itertools.accumulate(chunks.counts, initial=0))
         low, high = bisect_right(firsts, begin) - 1, bisect_left(firsts, end)
         cut_off, kept = begin - firsts[low], end - firsts[high - 1]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
+from vx import timestamps
 from vx.access.gate import Gate, Login
 from vx.access.lockout import Verdict
 from vx.errors import Kind, VxError
@@ -39,7 +39,7 @@ _CODES = {
 class AuthenticationService(StreamsResponses, AuthenticationServiceBase):
     """See the module. Its answers say how a login went; the calls themselves succeed."""
 
-    def __init__(self, gate: Gate, *, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+    def __init__(self, gate: Gate, *, now_us: Callable[[], int] = timestamps.now_us) -> None:
         self._gate = gate
         self._now_us = now_us
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, TypeVar
-from zoneinfo import ZoneInfo
 
 import trio
 
-from vx import spans
+from vx import spans, timestamps
 from vx.archive.history import History, recorded
-from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings
 from vx.config import Archive, Camera, Config, access_point_key, node_of
 from vx.errors import Kind, VxError
@@ -84,7 +81,7 @@ class DomainService(StreamsResponses, domain.DomainServiceBase):
 class ArchiveService(StreamsResponses, archive_messages.ArchiveServiceBase):
     """`axxonsoft.bl.archive.ArchiveService`."""
 
-    def __init__(self, config: Config, *, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+    def __init__(self, config: Config, *, now_us: Callable[[], int] = timestamps.now_us) -> None:
         self._sources = {
             access_point_key(source_access_point(camera, archive)): (camera, archive)
             for camera in config.camera
@@ -107,7 +104,7 @@ class ArchiveService(StreamsResponses, archive_messages.ArchiveServiceBase):
         first_us = begin_us if earliest_us is None else max(begin_us, earliest_us)
 
         def search() -> History:
-            recordings = Recordings(NamePattern.parse(archive.path), ZoneInfo(archive.timezone))
+            recordings = Recordings.of(archive.path, archive.timezone)
             return recorded(recordings, first_us, end_us, exact=request.scan_mode == modes.SM_EXACT)
 
         history = History(())

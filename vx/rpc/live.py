@@ -23,7 +23,7 @@ def how(duration: timedelta, path: str, settings: config.Config) -> jobs.Live:
         first_frame_timeout_s=settings.live.first_frame_timeout_s,
         stall_timeout_s=settings.live.stall_timeout_s,
         longest_pause_s=settings.live.longest_pause_s,
-        min_free=int(settings.results.min_free_gb * (1 << 30)),
+        min_free=settings.results.min_free,
     )
 
 

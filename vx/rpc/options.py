@@ -37,7 +37,7 @@ from vx.rpc.generated.axxonsoft.bl.mmexport import (
 from vx.rpc.generated.axxonsoft.bl.primitive import TimeRange
 from vx.rpc.refusing import Settings, invalid, unsupported
 from vx.spans import Span
-from vx.timestamps import parse_timestamp
+from vx.timestamps import now_us, parse_timestamp
 
 ROOT = "session_options"
 _MAX_COMMENT = 10_000
@@ -174,7 +174,7 @@ def _clip(
     burn, subtitles = drawing.parse_methods(common, "" if container != "avi" else "AVI has no subtitles")
     sources = _sources(mode, common, config, caller, burn=burn)
     if isinstance(mode, LiveMode):
-        start = end = time.time_ns() // 1000
+        start = end = now_us()
     else:
         start, end = _range(mode)
         sources = _masked(sources, mode, start, end)
@@ -193,7 +193,6 @@ def _clip(
         coding=coding.parse_coding(settings, container, config.media.threads),
         reject_audio=settings.get("reject_audio", ("", False))[1],
         max_file_size=max_file_size,
-        timezone_min=words.offset_min,
         words=words,
         subtitles=subtitles,
         password=_password(settings),
@@ -222,7 +221,7 @@ def _snapshot(mode: Mode, form: SnapshotType, common: Settings, config: Config, 
     settings = _settings(form.settings, f"{ROOT}.snapshot.settings")
     burn, _ = drawing.parse_methods(common, f"a {'PDF' if is_pdf else 'JPEG'} has no subtitles")
     sources = _sources(mode, common, config, caller, burn=burn)
-    at = time.time_ns() // 1000 if isinstance(mode, LiveMode) else _moment(mode)
+    at = now_us() if isinstance(mode, LiveMode) else _moment(mode)
     external = drawing.parse_external(settings, at, len(sources))
     return SnapshotJob(
         folder="",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -31,7 +30,7 @@ from vx.rpc.options import parse_options
 from vx.rpc.paging import page_size, page_token, parse_token
 from vx.rpc.permits import check_permitted
 from vx.session.registry import Registry
-from vx.timestamps import format_timestamp
+from vx.timestamps import format_timestamp, now_us
 
 DEFAULT_CHUNK_KB = 64
 MAX_CHUNK_KB = 4095
@@ -113,7 +112,7 @@ class ExportService(StreamsResponses, ExportServiceBase):
 def read_options(options: Options, config: Config) -> model.ExportRequest:
     """What the call that this task answers asks for. VxError where it is not allowed, or not understood."""
     caller = current_call().caller
-    check_permitted(options, caller.rights, time.time_ns() // 1000)
+    check_permitted(options, caller.rights, now_us())
     return parse_options(options, config, caller)
 
 

@@ -10,13 +10,13 @@ import fcntl
 import logging
 import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vx.jobs import PartFile
 from vx.logs import about
 from vx.model import Record, ResultFile, State
+from vx.timestamps import now_us
 from vx.virtual import MADE, read_description
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def set_aside(root: Path, database: Path) -> None:
     """Keep folders of sessions whose database is gone: without it a sweep would take them all for strays. OSError."""
     if database.exists() or not root.is_dir() or not any(root.iterdir()):
         return
-    aside = root.with_name(f"{root.name}-without-database-{time.time_ns() // 1000}")
+    aside = root.with_name(f"{root.name}-without-database-{now_us()}")
     root.rename(aside)
     sync(root.parent)
     log.warning("there is no database %s any more: the results that lay there are kept in %s", database, aside)

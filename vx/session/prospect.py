@@ -34,7 +34,7 @@ class Prospect:
             return []  # it is still to come
         if isinstance(self.job, SnapshotJob):
             return [(self.job.at_us, self.job.at_us + 1)]
-        return list(self.job.sources[number].ranges_us or [(self.job.start_us, self.job.end_us)])
+        return list(self.job.ranges_us(self.job.sources[number]))
 
     @property
     def is_rough(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from vx import report
+from vx import report, timestamps
 from vx.errors import Kind, VxError
 from vx.jobs import ClipJob, Ended, Job, Probed, SnapshotJob
 from vx.logs import about
@@ -99,7 +98,7 @@ class Registry:
         turns: Turns,
         budget: Budget,
         survey: SurveyDisk,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        now_us: Callable[[], int] = timestamps.now_us,
         in_thread: InThread = trio.to_thread.run_sync,
     ) -> None:
         """`now_us` is the wall clock; `in_thread` has disks wait elsewhere. Tests have both of their own."""

@@ -10,14 +10,13 @@ from typing import NamedTuple
 from vx.captions import Caption
 from vx.media import plan
 from vx.media.plan import TimeBase
-from vx.media.subtitles import LONGEST_STILL_US, Subtitles
+from vx.media.subtitles import LONGEST_STILL_US, Subtitles, timed_text
 from vx.mp4.boxes import make
 from vx.mp4.build import TrackTables
 from vx.mp4.tables import compress
 
 _BASE = TimeBase(1, 10_000)
 _STEP_US = LONGEST_STILL_US // 2
-_LONGEST_TEXT = (1 << 16) - 1
 
 
 class Shown(NamedTuple):
@@ -89,8 +88,7 @@ def _tables(screen: _Screen, title: str, position: int) -> tuple[TrackTables, by
     deltas: list[int] = []
     for (_, text), begin, end in zip(screen.texts, times, times[1:], strict=False):
         if end > begin:
-            data = text.encode()[:_LONGEST_TEXT].decode(errors="ignore").encode()
-            samples.append(len(data).to_bytes(2, "big") + data)
+            samples.append(timed_text(text))
             deltas.append(end - begin)
     tables = TrackTables(
         handler=b"sbtl",

@@ -6,9 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
-from vx.archive.pattern import NamePattern
 from vx.archive.segments import Recordings
 from vx.captions import Caption
 from vx.jobs import ClipJob, Coding, Ended, FileDone, Gap, Link, Note, Progress, Source, SourceEnded
@@ -63,7 +61,7 @@ def _check(job: ClipJob) -> None:
 
 _PLAIN_JOB = (
     *("folder", "start_us", "end_us", "container", "reject_audio", "words", "max_file_size", "discrete"),
-    *("timezone_min", "cut", "gaps", "gap_us", "virtual", "held", "index", "subtitles"),
+    *("cut", "gaps", "gap_us", "virtual", "held", "index", "subtitles"),
 )
 _PLAIN_SOURCE = ("origin", "name", "pattern", "timezone", "id", "location", "ranges_us", "video", "audio")
 """What is honoured here; where a job says anything beyond that, its clip is copied."""
@@ -128,8 +126,8 @@ class _Clip:
         job = self._job
         source = job.sources[number]
         reader = SourceReader(
-            Recordings(NamePattern.parse(source.pattern), ZoneInfo(source.timezone)),
-            source.ranges_us or ((job.start_us, job.end_us),),
+            Recordings.of(source.pattern, source.timezone),
+            job.ranges_us(source),
             video=source.video,
             audio=None if job.reject_audio else source.audio,
             exact=job.cut == "exact",
@@ -156,7 +154,7 @@ class _Clip:
         source = job.sources[number]
         builder: FileBuilder | None = None
         held: list[Stretch] = []
-        ranges_us = source.ranges_us or ((job.start_us, job.end_us),)
+        ranges_us = job.ranges_us(source)
         until_us = ranges_us[0][0]
         for stretch in self._stretches(number):
             if stretch.placement.join is Join.OVERLAP:
@@ -224,7 +222,7 @@ class _Clip:
         names = [source.name for source in sources]
         builder = FileBuilder(list(zip(names, firsts, strict=True)), first_us, self._caption(sources))
         for number, (source, stretches) in enumerate(zip(sources, of_each, strict=True)):
-            ranges_us = source.ranges_us or ((job.start_us, job.end_us),)
+            ranges_us = job.ranges_us(source)
             until_us = ranges_us[0][0]
             for i, stretch in enumerate(stretches):
                 if i and not builder.can_hold(number, stretch):

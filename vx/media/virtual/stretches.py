@@ -17,6 +17,7 @@ from operator import add
 
 from vx.archive.segments import Found, Recordings, Segment
 from vx.media import plan
+from vx.media.cutting import LARGEST_GOP
 from vx.media.plan import Join, Placement, TimeBase
 from vx.media.virtual.edges import Edge, Picture, is_fresh
 from vx.mp4.boxes import Mp4Error
@@ -28,7 +29,6 @@ from vx.virtual import Identity
 
 _HEAD = 64
 """Samples within which the first one shown, or the last one, is found."""
-_LARGEST_GOP = 32 << 20
 _ABSURD_US = 20_000_000
 """No frame is predicted from one that is shown so much later."""
 
@@ -95,11 +95,6 @@ class Stretch:
     pictures: list[Take] = field(default_factory=list)
     sound: Take | None = None
     recording: Recording | None = None
-
-    @property
-    def shown(self) -> int:
-        """How many pictures."""
-        return sum(len(take.samples) for take in self.pictures)
 
 
 class SourceReader:
@@ -386,7 +381,7 @@ class _Cutter:
 
     def encoded(self, begin: int, end: int, wanted: set[int]) -> Take:
         """Of these samples the wanted ones, encoded anew."""
-        if sum(self.samples.sizes[begin:end]) > _LARGEST_GOP:
+        if sum(self.samples.sizes[begin:end]) > LARGEST_GOP:
             raise CopyInsteadError(f"{self._origin.path}: there is no other key frame for too long")
         delay = self.shown[begin] - self.samples.decoded_at(begin)
         data, samples = self._edge().encode(self._read(begin, end), {self.shown[i] for i in wanted}, delay)
