@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from tests.e2e.client import CAMERA, Client, refused
+from tests.e2e.test_export import NO_SESSION, at
 from tests.material import SECOND, T0, numbered
 from tests.server_process import ServerProcess
 from tests.stubs import Stubs
@@ -29,7 +30,6 @@ from vx.session.store import open_store
 from vx.timestamps import format_timestamp
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "access.md"
-NO_SESSION = "There is no session with provided ID"
 TO_1900_MS = 2_208_988_800_000
 cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 """Tests are not about how long guessing takes."""
@@ -83,10 +83,6 @@ display_name = "Entrance"
   storage = "hosts/Server1/MultimediaStorage.AliceBlue/MultimediaStorage"
   path = "{archive}/{MEDIAMTX}"
 """
-
-
-def at(seconds: float) -> str:
-    return format_timestamp(T0 + round(seconds * SECOND))
 
 
 @pytest.fixture(scope="module")

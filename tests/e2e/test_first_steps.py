@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.e2e.client import CAMERA, Client
+from tests.e2e.test_access import TO_1900_MS, camera_toml
 from tests.material import SECOND, T0, numbered, numbers
 from tests.server_process import ServerProcess
 from tests.stubs import Stubs
@@ -26,7 +27,6 @@ from vx.access.hashing import check_hash
 from vx.cli.commands import vx
 from vx.timestamps import format_timestamp
 
-TO_1900_MS = 2_208_988_800_000
 NAME = "cellar.example"
 
 
@@ -69,16 +69,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     assert password[1] not in written
     # The test's server is told its own state_dir and port; the rest is what init wrote.
     rest = re.sub(r"^(listen|state_dir) = .*\n", "", written, flags=re.MULTILINE)
-    camera = f"""
-[[camera]]
-access_point = "{CAMERA}"
-display_id = "1"
-display_name = "Entrance"
-  [[camera.archive]]
-  storage = "hosts/Server1/MultimediaStorage.AliceBlue/MultimediaStorage"
-  path = "{folder}/recordings/{MEDIAMTX}"
-"""
-    server = ServerProcess(folder / "server", rest + camera)
+    server = ServerProcess(folder / "server", rest + camera_toml(folder / "recordings"))
     yield Box(folder / "vx", server, password[1])
     server.kill()
     assert password[1] not in server.log

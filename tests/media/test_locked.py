@@ -9,17 +9,16 @@ import pytest
 import pyzipper
 
 from tests.material import SECOND, T0, FakeLink, Outcome, do, numbered, numbers, source
-from tools.make_recordings import Form, Piece, cut
+from tools.make_recordings import MEDIAMTX, Form, Piece, cut
 from vx.jobs import ClipJob, Container, Event, FileOpened, PartFile, Progress, SalvageJob
 
-MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 PASSWORD = "пароль s3cret"
 CONTAINERS: list[Container] = ["mp4", "mkv", "avi"]
 
 
 @pytest.fixture(scope="module")
 def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pattern = tmp_path_factory.mktemp("rec") / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path_factory.mktemp("rec") / MEDIAMTX
     cut(numbered(Form(width=256, height=64), 200), str(pattern), T0, [Piece(0, 8 * SECOND)])
     return pattern
 

@@ -16,14 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.material import SECOND, T0, Outcome, do, real_footage, source
-from tools.make_recordings import Form, Piece, cut, encode
+from tools.make_recordings import MEDIAMTX, Form, Piece, cut, encode
 from vx.captions import Caption
 from vx.drawing import Area, Colour, Drawing, Font, MaskStyle, Polygon, TextLook, Words
 from vx.jobs import ClipJob, Coding, Container, ExternalPicture, SnapshotJob, Source
 from vx.media.lettering import SMALLEST
 from vx.media.overlay import Painter
 
-MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 WORDS = Words(pattern="{CameraName} {Timestamp}", time_format="%H:%M:%S.%f")
 STAR: Polygon = ((0.3, 0.2), (0.45, 0.7), (0.15, 0.4), (0.45, 0.4), (0.15, 0.7))
 """Crosses itself; its middle is inside."""
@@ -40,7 +39,7 @@ def noise(number: int) -> npt.NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Segments of noise, with B-frames."""
-    pattern = tmp_path_factory.mktemp("noise") / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path_factory.mktemp("noise") / MEDIAMTX
     form = Form(b_frames=2, options=(("crf", "20"),))
     cut(encode(form, 100, noise), str(pattern), T0, [Piece(0, SECOND), Piece(SECOND, 4 * SECOND)])
     return pattern
@@ -199,7 +198,7 @@ def test_outlines_are_drawn_over_masks(tmp_path: Path, noisy: Path) -> None:
 def test_places_are_where_the_viewer_sees_them(tmp_path: Path, rotation: int) -> None:
     """Of a picture that is stored turned: the mask at the top left, the text at the lower right, the crop left."""
     form = Form(width=320, height=192, rotation=rotation if rotation < 180 else rotation - 360)
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / MEDIAMTX
     cut(encode(form, 25, lambda _: np.full((192, 320), 200, np.uint8)), str(pattern), T0, [Piece(0, SECOND)])
     look = TextLook(place=Area(0.5, 0.8, 1, 1), colour=Colour(0, 0, 0), ground=Colour(0, 0, 0, 0))
     corner: Polygon = ((0, 0), (0.25, 0), (0.25, 0.25), (0, 0.25))
@@ -236,7 +235,7 @@ def test_places_are_where_the_viewer_sees_them(tmp_path: Path, rotation: int) ->
 def test_a_crop_shows_its_part_of_the_grid(
     tmp_path: Path, area: Area, columns: tuple[int, int], rows: tuple[int, int]
 ) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / MEDIAMTX
     form = Form(width=640, height=352, options=(("crf", "10"),))
     cut(grid(form), str(pattern), T0, [Piece(0, SECOND)])
     made = clip(pattern, tmp_path / "out", Drawing(crop=area), 0, 0.2)
@@ -252,7 +251,7 @@ def test_a_crop_shows_its_part_of_the_grid(
 @pytest.mark.parametrize(("width", "height"), [(640, 352), (321, 195), (34, 34)])
 @pytest.mark.parametrize("area", [Area(0.1, 0.1, 0.1001, 0.1001), Area(0.333, 0, 0.777, 0.999), Area(0, 0, 1, 1)])
 def test_sizes_are_even_whatever_the_crop(tmp_path: Path, area: Area, width: int, height: int) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / MEDIAMTX
     form = Form(width=width, height=height, pixels="yuv444p")
     cut(grid(form), str(pattern), T0, [Piece(0, SECOND)])
     made = clip(pattern, tmp_path / "out", Drawing(crop=area, text=TextLook()), 0, 0.2)
@@ -270,7 +269,7 @@ def test_sizes_are_even_whatever_the_crop(tmp_path: Path, area: Area, width: int
 @pytest.fixture(scope="module")
 def bunny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """720p, colourful and moving."""
-    pattern = tmp_path_factory.mktemp("bunny") / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path_factory.mktemp("bunny") / MEDIAMTX
     cut(real_footage("bigbuckbunny.mp4"), str(pattern), T0, [Piece(0, 6 * SECOND)])
     return pattern
 

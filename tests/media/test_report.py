@@ -16,12 +16,11 @@ from PIL import Image
 from pypdf import PdfReader
 
 from tests.material import SECOND, T0, Outcome, do, real_footage, source
-from tools.make_recordings import Piece, cut
+from tools.make_recordings import MEDIAMTX, Piece, cut
 from vx.drawing import Area, Colour, Font, Page, Words
 from vx.jobs import SnapshotJob, Source
 from vx.media.report import Report
 
-MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 WORDS = Words(
     time_format="%d.%m.%Y %H:%M:%S",
     offset_min=120,
@@ -32,7 +31,7 @@ WORDS = Words(
 
 @pytest.fixture(scope="module")
 def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pattern = tmp_path_factory.mktemp("rec") / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path_factory.mktemp("rec") / MEDIAMTX
     cut(real_footage("bikes.mp4"), str(pattern), T0, [Piece(0, 6 * SECOND)])
     return pattern
 

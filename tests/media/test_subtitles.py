@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.material import SECOND, T0, Outcome, do, judge, numbered, numbers, source
-from tools.make_recordings import Form, Piece, cut
+from tools.make_recordings import MEDIAMTX, Form, Piece, cut
 from vx.captions import Caption
 from vx.drawing import Words
 from vx.jobs import ClipJob, Coding, Container, Source
 from vx.media.subtitles import Subtitles
 
-MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 FORM = Form(width=256, height=64, audio=True, b_frames=2)
 SILENT = Form(width=256, height=64)
 WORDS = Words(pattern="{CameraName} {Timestamp}", time_format="%H:%M:%S.%f", offset_min=120)
@@ -30,7 +29,7 @@ NOTHING = "Nothing was recorded after "
 
 def record(folder: Path, form: Form, *ranges: tuple[float, float]) -> Path:
     """Recordings of these stretches, in seconds after T0 + 0.4 s; their pattern."""
-    pattern = folder / f"{MEDIAMTX}.mp4"
+    pattern = folder / MEDIAMTX
     pieces = [Piece(round(begin * SECOND), round(end * SECOND)) for begin, end in ranges]
     cut(numbered(form, 400), str(pattern), T0 + 400_000, pieces)
     return pattern

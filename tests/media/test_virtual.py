@@ -24,19 +24,18 @@ from tests.material import (
     virtual_bytes,
 )
 from tests.mp4.material import read
-from tools.make_recordings import Form, Piece, cut
+from tools.make_recordings import MEDIAMTX, Form, Piece, cut
 from vx.drawing import Words
 from vx.jobs import ClipJob, Coding
 from vx.media.export import run
 from vx.virtual import MADE, read_description
 
-MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 FORM = Form(audio=True, b_frames=2)
 
 
 def record(folder: Path, form: Form = FORM, kind: str = "mp4", seconds: int = 6) -> Path:
     """Recordings of two seconds each."""
-    pattern = folder / f"{MEDIAMTX}.mp4"
+    pattern = folder / MEDIAMTX
     pieces = [Piece(i * SECOND, (i + 2) * SECOND) for i in range(0, seconds, 2)]
     cut(numbered(form, seconds * 25), str(pattern), T0, pieces, kind=kind)
     long_ago = time.time() - 3600

@@ -18,6 +18,7 @@ from tests.media.cameras import missing, serving
 from tools.benchmarks import build, harness, scenario
 from tools.benchmarks.cameras import CAMERAS, GOP_S, access_point, camera_at, configuration, reel
 from tools.benchmarks.harness import BenchError, Row, Server, note
+from tools.benchmarks.media import parse_listening
 
 _MEASURE_S = 10.0
 _SETTLE_S = 2.0
@@ -36,7 +37,7 @@ def live(rounds: int) -> list[Row]:
         config.write_text(f'state_dir = "{folder}/state"\n{text}')
         command = [sys.executable, "-m", "vx", "serve", "--config", str(config)]
         with (
-            harness.running("vx", command, parse=lambda line: (int(line.rpartition(":")[2]), "")) as server,
+            harness.running("vx", command, parse=parse_listening) as server,
             grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
         ):
             return _measure(server, channel, rounds)

@@ -14,27 +14,16 @@ import numpy as np
 
 from tools.benchmarks import build, harness
 from tools.benchmarks.harness import Better, Row, note
+from tools.benchmarks.media import T0, parse_listening
+from tools.benchmarks.transport import CAMERA, CONFIG
 from tools.make_recordings import MEDIAMTX, Form, Piece, cut, encode
 from vx.timestamps import format_timestamp
 
-T0 = 1_778_486_400_000_000
 SESSIONS = 1000
 CLIENTS = 50
 _WARM_UP = 200
 _GONE = 300
 _SECONDS = 4
-_CAMERA = "hosts/Server1/DeviceIpint.1/SourceEndpoint.video:0:0"
-_CONFIG = """
-listen = ["127.0.0.1:0"]
-state_dir = "{folder}/state"
-
-[[camera]]
-access_point = "{camera}"
-
-[[camera.archive]]
-storage = "hosts/Server1/MultimediaStorage.Files/MultimediaStorage"
-path = "{pattern}"
-"""
 
 
 def sessions(rounds: int) -> list[Row]:
@@ -79,9 +68,9 @@ def _round(folder: Path, stubs: Path) -> _Round:
     footage = encode(form, _SECONDS * 25, lambda number: np.roll(noise, number, axis=1))
     cut(footage, str(pattern), T0, [Piece(0, _SECONDS * 1_000_000)])
     config = folder / "vx.toml"
-    config.write_text(_CONFIG.format(folder=folder, camera=_CAMERA, pattern=pattern))
+    config.write_text(CONFIG.format(folder=folder, camera=CAMERA, pattern=pattern))
     command = [sys.executable, "-m", "vx", "serve", "--config", str(config)]
-    with harness.running("vx", command, parse=_parse_listening) as server:
+    with harness.running("vx", command, parse=parse_listening) as server:
         _clients(server.port, stubs, _WARM_UP)
         begin = server.rss_mib()
         kept = _clients(server.port, stubs, SESSIONS, "--keep")
@@ -100,7 +89,7 @@ def _round(folder: Path, stubs: Path) -> _Round:
 
 def _clients(port: int, stubs: Path, count: int, *more: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "tools.benchmarks.session_clients", "--port", str(port), "--stubs", str(stubs)]
-    command += ["--camera", _CAMERA, "--at", format_timestamp(T0 + 2_520_000)]
+    command += ["--camera", CAMERA, "--at", format_timestamp(T0 + 2_520_000)]
     command += ["--clients", str(CLIENTS), "--sessions", str(count), *more]
     answer: dict[str, Any] = json.loads(harness.run_client(command))
     return answer
@@ -108,7 +97,3 @@ def _clients(port: int, stubs: Path, count: int, *more: str) -> dict[str, Any]:
 
 def _p99(seconds: list[float]) -> float:
     return statistics.quantiles(seconds, n=100)[98]
-
-
-def _parse_listening(line: str) -> tuple[int, str]:
-    return int(line.rpartition(":")[2]), ""

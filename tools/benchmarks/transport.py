@@ -474,12 +474,12 @@ def _idle(bench: Bench) -> list[Row]:
         made = json.loads(harness.run_client([sys.executable, "tools/make_recordings.py", str(folder / "recordings")]))
         camera = made["cameras"][0]
         config = folder / "vx.toml"
-        config.write_text(_CONFIG.format(folder=folder, camera=_CAMERA, pattern=camera["pattern"]))
+        config.write_text(CONFIG.format(folder=folder, camera=CAMERA, pattern=camera["pattern"]))
         command = [sys.executable, "-m", "vx", "serve", "--config", str(config)]
         with harness.running(VX, command, parse=_parse_listening) as server:
             begin, end = (format_timestamp(made[key]) for key in ("start_us", "end_us"))
             idle = server.rss_mib()
-            bench.grpcio_client(server, "export", "--camera", _CAMERA, "--begin", begin, "--end", end)
+            bench.grpcio_client(server, "export", "--camera", CAMERA, "--begin", begin, "--end", end)
             after, together = server.rss_mib(), server.tree_pss_mib()
     return [
         Row("memory", "RSS of the server process, idle", "MiB", "less", [idle], must=45, aim=35),
@@ -492,8 +492,8 @@ def _parse_listening(line: str) -> tuple[int, str]:
     return int(line.rpartition(":")[2]), scenario.PEER_SESSION
 
 
-_CAMERA = "hosts/Server1/DeviceIpint.1/SourceEndpoint.video:0:0"
-_CONFIG = """
+CAMERA = "hosts/Server1/DeviceIpint.1/SourceEndpoint.video:0:0"
+CONFIG = """
 listen = ["127.0.0.1:0"]
 state_dir = "{folder}/state"
 

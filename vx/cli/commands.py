@@ -129,7 +129,6 @@ class _Clip:
     end_us: int
     understood: str
     """In words, for people to check."""
-    is_live: bool
 
 
 def _clip_command(function: Callable[..., None]) -> Callable[..., None]:
@@ -205,7 +204,7 @@ def _clip_command(function: Callable[..., None]) -> Callable[..., None]:
             password=zip_password or "",
         )
         looks.draw(wanted, text=text, masks=masks, crop=crop)
-        function(call, _Clip(wanted, start_us, end_us, f"{span} of {', '.join(origins)}", live), **options)
+        function(call, _Clip(wanted, start_us, end_us, f"{span} of {', '.join(origins)}"), **options)
 
     return command
 
@@ -236,9 +235,7 @@ def export(call: Call, clip: _Clip, folder: Path, force: bool, keep: bool) -> No
     """
     from vx.cli.export import Order
 
-    order = Order(
-        clip.options, clip.start_us, clip.end_us, folder, force, keep, call.server_option, is_live=clip.is_live
-    )
+    order = Order(clip.options, clip.start_us, clip.end_us, folder, force, keep, call.server_option)
     _export(call, order, clip.understood)
 
 
@@ -360,7 +357,7 @@ def snapshot(
         mode = archive_mode(origins, storage=storage, start_us=at_us, end_us=at_us)
     options = export_options(mode, comment=comment, container=form)
     looks.draw(options, text="burn" if burn else None, masks=masks, crop=crop)
-    order = Order(options, at_us, at_us, folder, force, keep, call.server_option, is_live=live)
+    order = Order(options, at_us, at_us, folder, force, keep, call.server_option)
     _export(call, order, f"{moment} of {', '.join(origins)}")
 
 

@@ -10,6 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import betterproto
+
 from vx.cli.client import Backoff, Client, ClientError, Exit
 from vx.cli.download import Moved, download
 from vx.cli.report import Advance, Report, file_document, file_line, state_name
@@ -35,8 +37,11 @@ class Order:
     keep: bool
     server_option: str
     """` --server …` for commands that are suggested, empty for the default server."""
-    is_live: bool = False
-    """An interrupt is how it ends: what was written is fetched all the same."""
+
+    @property
+    def is_live(self) -> bool:
+        """An interrupt is how it ends: what was written is fetched all the same."""
+        return betterproto.which_one_of(self.options, "mode")[0] == "live"
 
 
 def archive_mode(origins: Sequence[str], *, storage: str, start_us: int, end_us: int) -> mmexport.ArchiveMode:

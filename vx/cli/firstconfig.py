@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import socket
 from collections.abc import Sequence
@@ -75,9 +74,7 @@ class FirstConfig:
         )
         parse(text)  # a name that no user can have
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(folder / CONFIG, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(text)
+        pki.write_new(folder / CONFIG, text.encode(), 0o600)
         try:
             pki.make(folder, names)
         except BaseException:

@@ -48,8 +48,8 @@ def make(folder: Path, names: Sequence[str]) -> None:
         .add_extension(key_usage, critical=True)
         .sign(authority_key, hashes.SHA256())
     )
-    _write_new(folder / AUTHORITY_KEY, _private(authority_key), 0o600)
-    _write_new(folder / AUTHORITY, authority.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_new(folder / AUTHORITY_KEY, _private(authority_key), 0o600)
+    write_new(folder / AUTHORITY, authority.public_bytes(serialization.Encoding.PEM), 0o644)
     _issue(folder, authority, authority_key, alternatives, names[0])
 
 
@@ -83,8 +83,8 @@ def _issue(
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
-    _write_new(folder / KEY, _private(key), 0o600)
-    _write_new(folder / CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_new(folder / KEY, _private(key), 0o600)
+    write_new(folder / CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
 def _builder(
@@ -120,7 +120,7 @@ def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """FileExistsError where there is one: nobody's keys are overwritten."""
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """FileExistsError where there is one: nobody's keys and configuration are overwritten."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
         file.write(content)
