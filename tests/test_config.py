@@ -10,7 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vx.config import Address, Archive, Camera, Config, ConfigError, Lifetimes, Log, Tls, Worker, load, parse
+from vx.config.addresses import Address
+from vx.config.mistakes import ConfigError
+from vx.config.reading import load, parse
+from vx.config.schema import Archive, Camera, Config, Lifetimes, Log, Tls, Worker
 from vx.errors import Kind
 
 EXAMPLE = """
@@ -478,16 +481,16 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
 )
 def test_any_value_of_any_type_is_a_config_error_at_worst(value: object) -> None:
     """Whatever stands there, the answer is the list of mistakes, never another exception."""
-    from vx import config
+    from vx.config import reading
 
     for field in ("listen", "state_dir", "camera", "lifetimes", "keepalive_s", "max_connections"):
         problems: list[str] = []
-        made = config._read_table(Config, {"state_dir": "/s", field: value}, "", problems)
+        made = reading.read_table(Config, {"state_dir": "/s", field: value}, "", problems)
         assert (made is None) == bool(problems)
 
 
 def test_the_configuration_is_light() -> None:
     """The server's idle memory counts: reading the configuration loads no trio, no libav, nothing of gRPC."""
     heavy = "{'trio', 'av', 'PIL', 'numpy', 'grpclib', 'betterproto', 'h2', 'asyncio', 'click', 'rich'}"
-    script = f"import sys, vx.config; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
+    script = f"import sys, vx.config.reading; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -86,7 +86,7 @@ FOREIGN: dict[str, set[str]] = {
 }
 
 PURE = VOCABULARY | {
-    "vx.config",
+    *(f"vx.config.{name}" for name in ("addresses", "rules", "schema", "reading", "conflicts", "mistakes")),
     "vx.rpc.places",
     "vx.session.lifecycle",
     "vx.session.turns",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from vx.config import Config, ConfigError, parse
+from vx.config.mistakes import ConfigError
+from vx.config.reading import parse
+from vx.config.schema import Config
 from vx.errors import Kind, VxError
 from vx.rights import EVERYTHING, Rights
 

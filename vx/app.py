@@ -38,7 +38,8 @@ from vx import metrics, sandbox, scrape
 from vx.access.gate import Gate
 from vx.access.passwords import Passwords
 from vx.access.tokens import Tokens
-from vx.config import Config, ConfigError
+from vx.config.mistakes import ConfigError
+from vx.config.schema import Config
 from vx.errors import Kind, VxError
 from vx.estimate import LiveEstimate, bytes_needed, recorded
 from vx.jobs import ClipJob, SnapshotJob

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 def serve(config_file: str) -> None:
     """Serve until told to end. SystemExit where the server can't start or go on."""
-    from vx.config import load
+    from vx.config.reading import load
     from vx.logs import set_up
 
     with told_and_ended(config_file):
@@ -23,7 +23,7 @@ def serve(config_file: str) -> None:
 @contextmanager
 def told_and_ended(config_file: str) -> Iterator[None]:
     """What is wrong with the configuration ends the process with 2, any other expected failure of the block with 1."""
-    from vx.config import ConfigError
+    from vx.config.mistakes import ConfigError
     from vx.errors import VxError
 
     try:

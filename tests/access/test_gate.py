@@ -16,7 +16,8 @@ from vx.access.gate import Gate, Peer
 from vx.access.lockout import ACCOUNT_FREE, Verdict
 from vx.access.passwords import Passwords
 from vx.access.tokens import GRACE_US, Tokens
-from vx.config import Config, parse
+from vx.config.reading import parse
+from vx.config.schema import Config
 from vx.errors import Kind, VxError
 from vx.model import Entry, Token
 

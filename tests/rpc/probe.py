@@ -13,7 +13,7 @@ import trio
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
-from vx.config import Address
+from vx.config.addresses import Address
 from vx.errors import Kind, VxError
 from vx.rpc.calls import StreamsResponses, current_call
 from vx.rpc.codec import Bulk, message_prefix

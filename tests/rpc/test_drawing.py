@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vx.config import Archive, Camera, Config, Mask, parse
+from vx.config.reading import parse
+from vx.config.schema import Archive, Camera, Config, Mask
 from vx.drawing import Area, Colour, Drawing, Font, Page, TextLook, Words
 from vx.errors import Kind, VxError
 from vx.jobs import ClipJob, SnapshotJob

@@ -16,7 +16,7 @@ import trio
 from tests.rpc.foreign import grpcio, in_thread
 from tests.rpc.hand_driven import H2Peer, close_all, connect
 from tests.rpc.probe import LIMIT_S, Note, start
-from vx.config import Address
+from vx.config.addresses import Address
 from vx.errors import Kind, VxError
 from vx.rpc.server import describe, open_listener
 

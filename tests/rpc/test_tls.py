@@ -23,7 +23,7 @@ from tests.rpc.foreign import failure, grpcio, in_thread
 from tests.rpc.hand_driven import H2Peer
 from tests.rpc.probe import LIMIT_S, Note, Running, bulk_data, start
 from tests.server_process import ServerProcess
-from vx.config import ConfigError
+from vx.config.mistakes import ConfigError
 from vx.rpc.tls import TlsWire, server_context
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from vx.app import run
-from vx.config import load
+from vx.config.reading import load
 
 NOTABLE_MS = 2
 

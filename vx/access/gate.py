@@ -15,7 +15,7 @@ from vx.access.hashing import DEFAULT_HASH, MAX_PASSWORD, decoy
 from vx.access.lockout import Lockout, Verdict
 from vx.access.passwords import Passwords
 from vx.access.tokens import Tokens, password_mark
-from vx.config import Config
+from vx.config.schema import Config
 from vx.errors import Kind, VxError
 from vx.model import Caller, Entry, Token
 from vx.rights import EVERYTHING, Rights

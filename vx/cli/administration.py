@@ -58,7 +58,7 @@ def audit(
     """Show who logged in, failed, started, stopped, downloaded and removed what, from where."""
     import json
 
-    from vx.config import load
+    from vx.config.reading import load
     from vx.session.audit import read_audit
     from vx.timestamps import format_timestamp
 

@@ -21,7 +21,7 @@ from vx import timestamps
 if TYPE_CHECKING:
     from vx.cli.client import Client
     from vx.cli.report import Report
-    from vx.config import Address
+    from vx.config.addresses import Address
 
 DEFAULT_SERVER = "127.0.0.1:20109"
 _T = TypeVar("_T")
@@ -39,7 +39,7 @@ class _Server(click.ParamType[Any]):
     name = "address"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        from vx.config import DEFAULT_PORT, Address
+        from vx.config.addresses import DEFAULT_PORT, Address
 
         for text in (value, f"{value}:{DEFAULT_PORT}"):
             try:

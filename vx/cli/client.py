@@ -19,7 +19,7 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from vx.cli.calling import Access
 from vx.cli.values import plain
-from vx.config import Address
+from vx.config.addresses import Address
 from vx.rpc.generated.axxonsoft.bl import archive, auth, domain, mmexport
 from vx.rpc.generated.vx import v1
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from vx.access.hashing import hash_password
 from vx.cli import pki
-from vx.config import DEFAULT_PORT, parse
+from vx.config.addresses import DEFAULT_PORT
+from vx.config.reading import parse
 
 CONFIG = "vx.toml"
 _PASSWORD_BYTES = 15

@@ -12,7 +12,8 @@ import trio
 from vx import spans, timestamps
 from vx.archive.history import History, recorded
 from vx.archive.segments import Recordings
-from vx.config import Archive, Camera, Config, access_point_key, node_of
+from vx.config.addresses import access_point_key, node_of
+from vx.config.schema import Archive, Camera, Config
 from vx.errors import Kind, VxError
 from vx.rights import Rights
 from vx.rpc.calls import StreamsResponses, current_call

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vx.captions import check_time_format
-from vx.config import Mask
+from vx.config.schema import Mask
 from vx.drawing import AlignH, AlignV, Area, Colour, Drawing, Font, MaskStyle, Page, Polygon, TextLook, Words
 from vx.jobs import ExternalPicture
 from vx.rpc.generated.axxonsoft.bl.mmexport import (

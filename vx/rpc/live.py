@@ -6,14 +6,15 @@ from datetime import timedelta
 
 import msgspec
 
-from vx import config, jobs
+from vx import jobs
+from vx.config.schema import Camera, Config
 from vx.errors import Kind, VxError
 from vx.rpc.codec import duration_us
 
 _LONGEST = timedelta(days=366)
 
 
-def how(duration: timedelta, path: str, settings: config.Config) -> jobs.Live:
+def how(duration: timedelta, path: str, settings: Config) -> jobs.Live:
     """How the cameras are exported. VxError(INVALID) for a duration that makes no sense; none: until stopped."""
     if not timedelta(0) <= duration <= _LONGEST:
         text = f"is {duration.total_seconds():g} s; allowed is up to a year, or none: until it is stopped"
@@ -27,7 +28,7 @@ def how(duration: timedelta, path: str, settings: config.Config) -> jobs.Live:
     )
 
 
-def feed_of(camera: config.Camera, path: str) -> jobs.LiveFeed:
+def feed_of(camera: Camera, path: str) -> jobs.LiveFeed:
     """Where a camera can be seen live. VxError(PRECONDITION) where nobody has said."""
     if camera.live is None:
         text = f"the camera {camera.access_point!r} cannot be seen live: it has no live address"

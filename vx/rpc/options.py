@@ -15,7 +15,8 @@ import betterproto
 import msgspec
 
 from vx import spans
-from vx.config import Agent, Archive, Camera, Config, safe_file_name
+from vx.config.rules import safe_file_name
+from vx.config.schema import Agent, Archive, Camera, Config
 from vx.drawing import Words
 from vx.errors import Kind, VxError
 from vx.jobs import ClipJob, Container, Index, Live, SnapshotJob, Source

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from vx import model, report, spans
-from vx.config import Config
+from vx.config.schema import Config
 from vx.errors import Kind, VxError
 from vx.jobs import SnapshotJob, Treatment
 from vx.report import MOST

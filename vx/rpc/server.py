@@ -16,7 +16,7 @@ import trio
 from grpclib.const import Handler as Method
 
 from vx.access.gate import Peer
-from vx.config import Address
+from vx.config.addresses import Address
 from vx.errors import Kind, VxError
 from vx.rpc.calls import Arrivals, CallHandler, Readers
 from vx.rpc.connection import Connection

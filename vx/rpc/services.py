@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from vx import model
-from vx.config import Config
+from vx.config.schema import Config
 from vx.download import begun, chunks
 from vx.errors import Kind, VxError
 from vx.leased import open_result

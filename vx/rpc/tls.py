@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vx.config import ConfigError
+from vx.config.mistakes import ConfigError
 from vx.rpc.wire import RECEIVE_SIZE, Buffer, PlainWire
 
 _PIECE = 128 * 1024
