@@ -107,11 +107,9 @@ def work(job: bytes, sock: socket.socket, limits: WorkerLimits) -> None:
     threading.Thread(target=link.listen, name="commands", daemon=True).start()
     try:
         ended = run(decoded, link)
-    except MemoryError:
-        ended = Ended(succeeded=False, reason="the export needs more memory than a worker may use")
     except Exception as error:  # noqa: BLE001  # the edge of the process: the server learns what happened
         link.send(Note(level="error", text=traceback.format_exc(limit=-20)))
-        ended = Ended(succeeded=False, reason=f"internal error: {type(error).__name__}: {error}")
+        ended = Ended(succeeded=False, reason=_reason(error, limits.memory))
     with contextlib.suppress(OSError):
         link.send(ended)
     os._exit(0)
@@ -133,6 +131,22 @@ def restrict(limits: WorkerLimits) -> None:
     os.nice(limits.nice)
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
     keep_memory_private()
+
+
+def _reason(error: Exception, limit: int) -> str:
+    """Why an export failed unexpectedly, in a process whose address space is limited to so many bytes.
+
+    Encoders have one error for all that goes wrong, for memory that they didn't get too; so of any error it is told
+    when the process had come near its limit.
+    """
+    if isinstance(error, MemoryError):
+        return f"the export needs more memory than a worker may use (worker.memory_mb: {limit >> 20})"
+    told = f"internal error: {type(error).__name__}: {error}"
+    status = Path("/proc/self/status").read_text()
+    peak = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmPeak:"))
+    if peak < limit - limit // 4:
+        return told
+    return f"{told}; {peak >> 20} of {limit >> 20} MiB of memory were in use, it may need more: worker.memory_mb"
 
 
 _SYSTEM = (

@@ -7,13 +7,16 @@ import socket
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.e2e.client import Client
-from tests.e2e.test_export import archive, at, configuration
+from tests.e2e.client import CAMERA, SECOND_CAMERA, Client
+from tests.e2e.test_export import archive, at, configuration, seconds
+from tests.material import T0, numbered
 from tests.server_process import ServerProcess
 from tests.stubs import Stubs
+from tools.make_recordings import MEDIAMTX, Form, cut
 
 __all__ = ["archive"]  # a fixture
 
@@ -55,3 +58,23 @@ def test_logs_metrics_and_systemd(
         client.channel.close()
         assert server.terminate() == 0
         assert systemd.recv(100) == b"STOPPING=1"
+
+
+def test_an_encoder_that_gets_no_memory(
+    stubs: Stubs, tmp_path: Path, start_server: Callable[[str], ServerProcess]
+) -> None:
+    for folder, form in (("mtx", Form()), ("yard", Form(width=3840, height=2160))):
+        cut(numbered(form, 10), f"{tmp_path}/{folder}/{MEDIAMTX}", T0, seconds(0, 0.4))
+    server = start_server(configuration(tmp_path, "[worker]\nmemory_mb = 256"))
+    client = Client(stubs, server.address)
+
+    def encoded(camera: str) -> Any:
+        stream = client.export.StreamType(settings=[client.export.StreamSetting(video_quality=client.export.C_MEDIUM)])
+        return client.export.Options(archive=client.archive(at(0), at(1), cameras=[camera]), stream=stream)
+
+    state = client.wait_completed(client.start(encoded(SECOND_CAMERA)))
+    assert (state.result.succeeded, list(state.result.files)) == (False, [])
+    server.wait_log("Traceback")  # of what the encoder said, which may not have been for want of memory
+    server.wait_log("of 256 MiB of memory were in use, it may need more: worker.memory_mb")
+    assert client.wait_completed(client.start(encoded(CAMERA))).result.succeeded
+    client.channel.close()
