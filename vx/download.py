@@ -14,11 +14,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar, TypeVarTuple, Unpack
+from typing import ClassVar, Protocol
 
 import trio
 
 from vx.errors import Kind, VxError
+from vx.threads import Threads
 
 BUFFER = 512 * 1024
 """Bytes of a download that are read, and handed on, at a time."""
@@ -30,13 +31,10 @@ _MAX_DOWNLOADS = 200
 """Downloads at a time: what one pass of the event loop does for all of them is bounded."""
 
 _under_way = trio.lowlevel.RunVar[int]("vx_downloads", 0)
-_disk_threads = trio.lowlevel.RunVar[trio.CapacityLimiter]("vx_disk_threads")
-_MAX_DISK_THREADS = 8
+disk_threads = Threads("disk", 8)
+"""For reading what the page cache does not have."""
 
 Views = list[bytes | memoryview]
-
-_T = TypeVar("_T")
-_Args = TypeVarTuple("_Args")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +184,7 @@ async def _read(source: Source, offset: int, into: memoryview) -> None:
             view = into[filled : filled + run.length - done]
             count = _read_cached(run.fd, view, run.offset + done)
             if count is None:
-                count = await in_disk_thread(os.preadv, run.fd, [view], run.offset + done)
+                count = await disk_threads.run(os.preadv, run.fd, [view], run.offset + done)
             if count == 0:
                 source.verify()  # it may know more
                 raise VxError(Kind.DATA_LOSS, "the file has become shorter since it was made")
@@ -205,13 +203,3 @@ def _read_cached(fd: int, view: memoryview, offset: int) -> int | None:
         if error.errno == errno.EOPNOTSUPP:
             return None
         raise VxError(Kind.DATA_LOSS, f"the file cannot be read any more: {error.strerror}") from None
-
-
-async def in_disk_thread(call: Callable[[Unpack[_Args]], _T], /, *args: *_Args) -> _T:
-    """Call what may wait for a disk. Not cancellable: the descriptors and buffers that it works on stay valid."""
-    try:
-        limiter = _disk_threads.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(_MAX_DISK_THREADS)
-        _disk_threads.set(limiter)
-    return await trio.to_thread.run_sync(call, *args, limiter=limiter)

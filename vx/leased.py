@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-from vx.download import Run, Source, in_disk_thread, open_file
+from vx.download import Run, Source, disk_threads, open_file
 from vx.errors import Kind, VxError
 from vx.virtual import MADE, Description, Pieces, read_description
 
@@ -93,7 +93,7 @@ class _VirtualSource:
         fd = self._held.get(number) or self._opened.get(number)
         if fd is None:
             try:
-                fd = self._opened[number] = await in_disk_thread(self._open, number)
+                fd = self._opened[number] = await disk_threads.run(self._open, number)
             except OSError as error:
                 raise self._lost(number, f"cannot be opened any more: {error.strerror}") from None
             self._check(number, os.fstat(fd))

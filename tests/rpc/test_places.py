@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vx.rpc.places import Places, network_of
+from vx.rpc.places import Places, counted_as
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from vx.rpc.places import Places, network_of
     ],
 )
 def test_whose_connection_it_is(host: str, network: str) -> None:
-    assert network_of(host) == network
+    assert counted_as(host) == network
 
 
 def test_a_network_has_its_share_and_this_machine_all() -> None:

@@ -113,7 +113,7 @@ async def test_max_connections_per_address(nursery: trio.Nursery, monkeypatch: p
     """As if the tests' own connections came from elsewhere, which are not counted otherwise."""
     running = await start(nursery, max_connections_per_address=2)
     peers = [await connect(running.port) for _ in range(3)]
-    monkeypatch.setattr("vx.rpc.server.network_of", lambda host: host)
+    monkeypatch.setattr("vx.rpc.server.counted_as", lambda host: host)
     peers += [await connect(running.port) for _ in range(2)]
     refused = H2Peer(await trio.open_tcp_stream("127.0.0.1", running.port))
     assert not await refused.receive()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from vx.access.networks import network_of
 
 _Key = TypeVar("_Key")
 
@@ -85,7 +86,7 @@ class Lockout:
 
     def judge(self, account: str, host: str, now: float) -> Verdict:
         """Whether a login to `account` from `host` is looked at now."""
-        address = _network(host)
+        address = network_of(host)
         if self._addresses.is_held_off(address, now):
             return Verdict.ADDRESS_BLOCKED
         key = _digest(account)
@@ -95,27 +96,16 @@ class Lockout:
 
     def failed(self, account: str, host: str, now: float) -> float:
         """A login was wrong. Seconds for which the address or the account is held off now; 0 if neither is."""
-        key, address = _digest(account), _network(host)
+        key, address = _digest(account), network_of(host)
         self._pairs.add((key, address), now)
         return max(self._accounts.add(key, now), self._addresses.add(address, now))
 
     def succeeded(self, account: str, host: str) -> None:
         """A login was right: what this user mistyped from there is forgotten. The address keeps its failures, or who
         has an account could guess at others for ever."""
-        self._pairs.forget((_digest(account), _network(host)))
+        self._pairs.forget((_digest(account), network_of(host)))
 
 
 def _digest(account: str) -> bytes:
     """Names may be of any length; what is remembered of them is not."""
     return hashlib.sha256(account.encode("utf-8", "surrogatepass")).digest()[:16]
-
-
-def _network(host: str) -> str:
-    """An IPv6 host has as many addresses as it likes: its network counts."""
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is None:
-        return str(ipaddress.IPv6Network((ip, 64), strict=False))
-    return host

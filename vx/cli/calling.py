@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vx import timestamps
+from vx.cli.values import password_in
 
 if TYPE_CHECKING:
     from vx.cli.client import Client
@@ -75,10 +76,9 @@ class Access:
         """From the file, the variable VX_PASSWORD, or the terminal. click.UsageError where there is none of them."""
         if self.password_file is not None:
             try:
-                lines = self.password_file.read_text("utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise click.UsageError(f"{self.password_file} cannot be read: {error}") from None
-            return lines[0] if lines else ""
+                return password_in(self.password_file)
+            except ValueError as error:
+                raise click.UsageError(str(error)) from None
         if "VX_PASSWORD" in os.environ:
             return os.environ["VX_PASSWORD"]
         if not sys.stdin.isatty():

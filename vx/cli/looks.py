@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,20 +39,10 @@ crop_option = click.option(
 )
 
 
-def _read_password(path: str) -> str:
-    try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    if not lines or not lines[0]:
-        raise ValueError(f"{path} has no password in its first line")
-    return lines[0]
-
-
 zip_password_option = click.option(
     "--zip-password-file",
     "zip_password",
-    callback=_parsed(_read_password),
+    callback=_parsed(values.password_in),
     metavar="FILE",
     help="Put each file into a ZIP file that is encrypted (AES-256) by the password in the first line of FILE.",
 )

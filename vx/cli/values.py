@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 from vx.timestamps import parse_timestamp, to_datetime
 
@@ -205,3 +206,14 @@ def _safe(file_id: str) -> str:
     ending = f".{extension}" if dot and len(extension.encode()) <= 10 else ""
     room = MAX_NAME_BYTES - len(ending.encode())
     return (name.encode()[:room].decode(errors="ignore").rstrip(" .")) + ending
+
+
+def password_in(path: str | Path) -> str:
+    """The first line of a file of the user's. ValueError where it cannot be read, or there is nothing in it."""
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not lines or not lines[0]:
+        raise ValueError(f"{path} has no password in its first line")
+    return lines[0]

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
-_OWN_NETWORK = 64
-"""Bits of an IPv6 address that a client does not choose by itself (RFC 6177)."""
+from vx.access.networks import is_this_machine, network_of
 
 
-def network_of(host: str) -> str:
-    """Whose connection it is, for counting: an IPv4 address, or the network of an IPv6 one.
-
-    Empty for loopback addresses and Unix sockets (which have no host): on this machine, it may be a proxy that speaks
-    for many.
-    """
-    if not host:
-        return ""
-    address: IPv4Address | IPv6Address = ip_address(host.partition("%")[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    if address.is_loopback:
-        return ""
-    return str(address if address.version == 4 else IPv6Network((int(address), _OWN_NETWORK), strict=False))
+def counted_as(host: str) -> str:
+    """The client's network. Empty for this machine itself: loopback addresses, and Unix sockets, which have no host."""
+    return "" if is_this_machine(host) else network_of(host)
 
 
 class Places:
-    """Places for connections: `total` of them, and at most `each` for one network (see `network_of`)."""
+    """Places for connections: `total` of them, and at most `each` for one network (see `counted_as`)."""
 
     def __init__(self, total: int, each: int) -> None:
         self._total = total

@@ -22,7 +22,7 @@ from vx.rpc.calls import Arrivals, CallHandler, Readers
 from vx.rpc.connection import Connection
 from vx.rpc.guard import Admit, admit_all
 from vx.rpc.health import HealthService
-from vx.rpc.places import Places, network_of
+from vx.rpc.places import Places, counted_as
 from vx.rpc.reflection import AlphaReflectionService, ReflectionService
 from vx.rpc.tls import TlsWire
 from vx.rpc.wire import PlainWire, Wire
@@ -193,7 +193,7 @@ class Server:
                     log.warning("cannot accept connections for now: %s", error.strerror)
                     await trio.sleep(_ACCEPT_PAUSE_S)
                     continue
-                network = "" if path else network_of(address[0])
+                network = counted_as("" if path else address[0])
                 problem = self._places.take(network)
                 if problem:
                     log.warning("refused a connection: %s", problem)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -36,6 +35,7 @@ from vx.session.leases import Holdings, InThread
 from vx.session.ledger import SAVE_S, Ledger, shielded
 from vx.session.session import Session
 from vx.session.store import StoreError
+from vx.threads import Threads
 from vx.timestamps import describe_range
 
 log = logging.getLogger(__name__)
@@ -44,11 +44,10 @@ _SALVAGE_S = 30.0
 _PROBE_S = 10.0
 _PROBES_AT_ONCE = 2
 """They come on top of the exports that run."""
-_MAX_DELIVERY_THREADS = 8
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-_T = TypeVar("_T")
-_Args = TypeVarTuple("_Args")
+delivery_threads = Threads("delivery", 8, abandon=True)
+"""For `vx.session.delivery`: where results are stored may be a share of a machine that does not answer any more."""
 
 
 class Exporter:
@@ -162,7 +161,7 @@ class Exporter:
                 trio.from_thread.run(intend, path)
 
             try:
-                path = await in_delivery_thread(
+                path = await delivery_threads.run(
                     delivery.deliver, session.folder, where, file, session.record.id, intend_from_thread
                 )
             except OSError as error:
@@ -194,19 +193,3 @@ def _keep(session: Session, files: Sequence[ResultFile]) -> None:
 def _set_path(session: Session, file_id: str, path: str) -> None:
     files = (replace(file, path=path) if file.id == file_id else file for file in session.record.files)
     session.record = replace(session.record, files=tuple(files))
-
-
-_delivery_threads = trio.lowlevel.RunVar[trio.CapacityLimiter]("vx_delivery_threads")
-
-
-async def in_delivery_thread(call: Callable[[Unpack[_Args]], _T], /, *args: *_Args) -> _T:
-    """Call a function of `vx.session.delivery` off the event loop; cancelled, it is left behind.
-
-    Threads of their own: where results are stored may be a share of a machine that does not answer any more.
-    """
-    try:
-        limiter = _delivery_threads.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(_MAX_DELIVERY_THREADS)
-        _delivery_threads.set(limiter)
-    return await trio.to_thread.run_sync(call, *args, abandon_on_cancel=True, limiter=limiter)

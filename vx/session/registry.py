@@ -27,7 +27,7 @@ from vx.model import THE_SERVER, Caller, ExportRequest, Record, State
 from vx.session import delivery, folders, lifecycle, recovery, work
 from vx.session.budget import Budget, Survey
 from vx.session.deadlines import Deadlines
-from vx.session.exporter import Exporter, in_delivery_thread
+from vx.session.exporter import Exporter, delivery_threads
 from vx.session.leases import Holdings, InThread, Watch
 from vx.session.ledger import RETRY_S, SAVE_S, Ledger, shielded
 from vx.session.prospect import Prospect
@@ -184,7 +184,7 @@ class Registry:
     async def _look(self, request: ExportRequest) -> Survey:
         self._refuse_when_closing()
         if request.delivery is not None:
-            await in_delivery_thread(delivery.check, request.delivery, request.delivery_field)
+            await delivery_threads.run(delivery.check, request.delivery, request.delivery_field)
         running = {key: self._folder / key for key in self._budget.promised()}
         survey = await self._survey(request.job, running)
         self._refuse_when_closing()
