@@ -1,4 +1,4 @@
-"""Draws the table of vx.session.lifecycle as a Mermaid picture into README.md, between markers. Run tools/lifecycle."""
+"""Draws the table of vx.session.lifecycle as a Mermaid picture into docs/sessions.md, between markers. Run tools/lifecycle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from vx.model import State
 from vx.session.lifecycle import FIRST, TRANSITIONS
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "sessions.md"
 BEGIN = "<!-- tools/lifecycle draws this from vx/session/lifecycle.py -->\n"
 END = "<!-- end of what tools/lifecycle draws -->\n"
 
@@ -27,12 +27,12 @@ def draw() -> str:
     return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```", ""])
 
 
-def redraw(readme: str) -> str:
-    """README with the picture of today. ValueError where the markers are missing."""
-    before, begin, rest = readme.partition(BEGIN)
+def redraw(page: str) -> str:
+    """The page with the picture of today. ValueError where the markers are missing."""
+    before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{README.name} has not the lines {BEGIN.strip()} and {END.strip()}")
+        raise ValueError(f"{PAGE.name} has not the lines {BEGIN.strip()} and {END.strip()}")
     return before + begin + draw() + end + after
 
 
@@ -40,12 +40,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/lifecycle", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail where it is out of date")
     arguments = parser.parse_args()
-    old = README.read_text("utf-8")
+    old = PAGE.read_text("utf-8")
     new = redraw(old)
     if not arguments.check:
-        README.write_text(new, "utf-8")
+        PAGE.write_text(new, "utf-8")
     elif new != old:
-        print("README's picture of a session's life is out of date: run tools/lifecycle and commit.", file=sys.stderr)
+        print("docs/sessions.md's picture is out of date: run tools/lifecycle and commit.", file=sys.stderr)
         return 1
     return 0
 

@@ -17,7 +17,7 @@ from vx.config.reading import parse
 CONFIG = "vx.toml"
 _PASSWORD_BYTES = 15
 
-_TEMPLATE = """# Made by vx init. The README says what else there is.
+_TEMPLATE = """# Made by vx init. docs/configuration.md says what else there is.
 listen = ["0.0.0.0:{port}"]
 state_dir = {state_dir}
 
