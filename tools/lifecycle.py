@@ -1,4 +1,4 @@
-"""Draws the table of vx.session.lifecycle as a Mermaid picture into docs/sessions.md, between markers. Run tools/lifecycle."""
+"""Draws the table of vx.session.lifecycle as a Mermaid picture into docs/sessions.md. Run tools/lifecycle."""
 
 from __future__ import annotations
 

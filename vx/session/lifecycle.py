@@ -1,7 +1,7 @@
 """The life of a session as a table: (state, event) → state. Pure; the registry acts on it.
 
-docs/sessions.md has a picture of it, which tools/lifecycle draws from this table. A session is destroyed by stopping it and
-waiting for its end first.
+docs/sessions.md has a picture of it, which tools/lifecycle draws from this table. A session is destroyed by stopping it
+and waiting for its end first.
 """
 
 from __future__ import annotations
