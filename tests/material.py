@@ -63,7 +63,7 @@ def numbers(path: Path, *, flawless: bool = True, track: int = 0) -> list[int]:
         f"-vf crop={BITS * BLOCK}:{BLOCK}:0:0 -f rawvideo -pix_fmt gray -",
         flawless=flawless,
     )
-    return _read_numbers(done)
+    return read_numbers(done)
 
 
 def numbers_in(paths: Sequence[Path], *, flawless: bool = True) -> list[int]:
@@ -95,14 +95,15 @@ def numbers_of_all(
             assert done.returncode == 0, done.stderr[-1000:]
             assert not (flawless and done.stderr), done.stderr
         return [
-            _read_numbers(Path(folder, str(i)).read_bytes() if Path(folder, str(i)).exists() else b"")
+            read_numbers(Path(folder, str(i)).read_bytes() if Path(folder, str(i)).exists() else b"")
             for i in range(len(paths))
         ]
 
 
-def _read_numbers(grey: bytes) -> list[int]:
-    rows = np.frombuffer(grey, np.uint8).reshape(-1, BLOCK, BITS * BLOCK)
-    bits = rows[:, BLOCK // 2, BLOCK // 2 :: BLOCK] > 128
+def read_numbers(grey: bytes, size: tuple[int, int] = (BITS * BLOCK, BLOCK)) -> list[int]:
+    """The numbers of pictures of this width and height, one behind the other, in shades of grey."""
+    rows = np.frombuffer(grey, np.uint8).reshape(-1, size[1], size[0])
+    bits = rows[:, BLOCK // 2, BLOCK // 2 : BITS * BLOCK : BLOCK] > 128
     return [int(sum(1 << i for i, bit in enumerate(frame) if bit)) for frame in bits]
 
 
