@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -142,8 +143,10 @@ class H2Peer:
         return Note().parse(data[5:])
 
     async def wait_closed(self) -> list[h2.events.Event]:
-        """All events until the server ends the connection."""
+        """All events until the server ends the connection; what it asks meanwhile is answered."""
         while not self.closed:
+            with contextlib.suppress(trio.BrokenResourceError):  # it has ended the connection, and may have said why
+                await self.flush()
             await self.receive()
         return self._events
 

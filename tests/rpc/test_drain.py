@@ -10,10 +10,14 @@ import grpc
 import h2.events
 import pytest
 import trio
+import trio.testing
 from h2.errors import ErrorCodes
+from hyperframe.frame import PingFrame
 
+from tests.rpc import peers
 from tests.rpc.foreign import GrpcioClient, failure, grpcio, in_thread
 from tests.rpc.hand_driven import H2Peer, close_all, connect
+from tests.rpc.peers import PROBE_PATH, InMemory
 from tests.rpc.probe import LIMIT_S, Note, Running, start
 
 
@@ -54,7 +58,6 @@ async def test_new_connections_are_refused(running: Running) -> None:
     with pytest.raises(OSError, match="all attempts to connect"):
         await trio.open_tcp_stream("127.0.0.1", running.port)
     running.probe.release.set()
-    await peer.flush()
     await peer.wait_closed()
     await close_all([peer])
     await wait_ended(running)
@@ -118,10 +121,32 @@ async def test_the_last_answers_arrive_whole(running: Running) -> None:
     await peer.flush()
     assert await peer.status(stream_id) == "0"
     assert len(peer.data[stream_id]) > 60_000
-    await peer.flush()
     await peer.wait_closed()
     await peer.stream.aclose()
     await wait_ended(running)
+
+
+@pytest.mark.parametrize("draining_already", [False, True])
+async def test_a_call_that_ends_in_its_first_turn_does_not_hold_the_end_up(
+    nursery: trio.Nursery, draining_already: bool
+) -> None:
+    """It begins and ends before its connection is looked at again, and nobody else's turn comes to close it."""
+    memory = InMemory()
+    nursery.start_soon(memory.run)
+    count = peers.headers(1, peers.block(peers.fields(PROBE_PATH + "Count")))
+    call = count + peers.data(1, peers.prefixed(b""), "END_STREAM")
+    acknowledged = PingFrame(0, b"vx-drain", flags=["ACK"]).serialize()
+    memory.wire.feed(peers.GREETING + (b"" if draining_already else call))
+    if draining_already:
+        await trio.testing.wait_all_tasks_blocked()
+    nursery.start_soon(memory.connection.drain)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not memory.wire.eof_sent
+    memory.wire.feed((call if draining_already else b"") + acknowledged)
+    await trio.testing.wait_all_tasks_blocked()
+    assert memory.answer(1)["grpc-status"] == "0"
+    assert memory.wire.eof_sent
+    nursery.cancel_scope.cancel()
 
 
 async def test_calls_of_grpcio_end_and_its_next_ones_go_elsewhere(running: Running) -> None:

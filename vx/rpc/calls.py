@@ -143,8 +143,6 @@ class ServerStream(grpclib.server.Stream[Any, Any]):
     async def _guard(self, handler: Callable[[ServerStream], Awaitable[None]]) -> GRPCError | None:
         try:
             await handler(self)
-            if self._cardinality.server_streaming:
-                await trio.lowlevel.checkpoint()  # one that never waited would end before its connection saw it begin
         except Exception as error:  # noqa: BLE001  # the edge: no handler's fault may end the connection
             return _translated(error, self._method_name)
         if not self._cardinality.server_streaming and not self._send_message_done:
