@@ -48,12 +48,16 @@ class MemoryTokens:
 
     tokens: dict[bytes, Token] = field(default_factory=dict)
     audit: list[Entry] = field(default_factory=list)
+    turn: trio.Event | None = None
+    """Changes wait for it."""
 
     async def load_tokens(self) -> list[Token]:
         return sorted(self.tokens.values(), key=lambda token: token.expires_us)
 
     async def change_tokens(self, kept: Sequence[Token], dropped: Sequence[Token], entry: Entry) -> None:
         await trio.lowlevel.checkpoint()
+        if self.turn is not None:
+            await self.turn.wait()
         for token in dropped:
             self.tokens.pop(token.digest, None)
         self.tokens.update((token.digest, token) for token in kept)
@@ -69,9 +73,13 @@ class Checker(Passwords):
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[str] = []
+        self.turn: trio.Event | None = None
+        """Checks wait for it."""
 
     async def check(self, password_hash: str, password: str, host: str) -> bool:
         await trio.lowlevel.checkpoint()
+        if self.turn is not None:
+            await self.turn.wait()
         self.asked.append(password_hash)
         return password_hash == ALICE_HASH and password == "right"
 
@@ -147,6 +155,19 @@ async def test_a_closed_token_is_closed_for_good(rig: Rig) -> None:
     assert again.find(value) is None
 
 
+async def test_a_token_that_is_closed_while_it_is_renewed_is_closed(rig: Rig) -> None:
+    value = await rig.login()
+    token = rig.gate.find(value)
+    async with trio.open_nursery() as nursery:
+        rig.store.turn = trio.Event()
+        nursery.start_soon(rig.gate.renew, token, HERE)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(rig.gate.close, token, HERE)
+        await trio.testing.wait_all_tasks_blocked()
+        rig.store.turn.set()
+    assert not rig.is_in(value)
+
+
 async def test_another_password_or_no_user_ends_tokens(rig: Rig) -> None:
     value = await rig.login()
     rig.gate.configure(config(OTHER_HASH))
@@ -199,17 +220,23 @@ async def test_who_is_held_off_costs_no_check(rig: Rig, autojump_clock: trio.tes
     assert (await rig.gate.login("alice", "right", HERE)).token is not None
 
 
-async def test_a_user_that_is_removed_during_the_check_does_not_come_in(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    ("alice_hash", "is_in"), [(ALICE_HASH, True), (OTHER_HASH, False)], ids=["the same", "another"]
+)
+async def test_users_that_are_read_again_during_a_check(rig: Rig, alice_hash: str, is_in: bool) -> None:
+    """Who has another password by then doesn't come in, all others do."""
     async with trio.open_nursery() as nursery:
         results = []
 
         async def login() -> None:
             results.append(await rig.gate.login("alice", "right", HERE))
 
+        rig.passwords.turn = trio.Event()
         nursery.start_soon(login)
-        rig.gate.configure(config(OTHER_HASH))
         await trio.testing.wait_all_tasks_blocked()
-    assert results[0].token is None
+        rig.gate.configure(config(alice_hash))
+        rig.passwords.turn.set()
+    assert (results[0].token is not None) == is_in
 
 
 def test_a_certificate_is_its_users(rig: Rig) -> None:

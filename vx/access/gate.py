@@ -108,6 +108,11 @@ class Gate:
         user = self._users.get(token.user)
         return user is not None and password_mark(user.password_hash) == token.password_mark
 
+    def _has_password(self, name: str, password_hash: str) -> bool:
+        """Still: users may have been configured anew while it was checked."""
+        user = self._users.get(name)
+        return user is not None and user.password_hash == password_hash
+
     async def login(self, name: str, password: str, peer: Peer) -> Login:
         """Whether this is a user's password. VxError where that cannot be found out now.
 
@@ -120,9 +125,10 @@ class Gate:
         password_hash = user.password_hash if user and user.password_hash else self._decoy
         too_long = len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD
         is_right = await self._passwords.check(password_hash, "" if too_long else password, peer.host)
-        # The guess has been looked at, so it counts, although the client may have gone meanwhile.
+        # The guess has been looked at, so it counts, although the client may have gone meanwhile. The store doesn't wait
+        # for its disk for ever.
         with trio.CancelScope(shield=True):
-            if user is None or too_long or not is_right or self._users.get(name) is not user:
+            if user is None or too_long or not is_right or not self._has_password(name, user.password_hash):
                 await self._refuse(name, peer)
                 return Login(Verdict.OPEN)
             self._lockout.succeeded(name, peer.host)

@@ -1,8 +1,8 @@
 """Password hashes, argon2id: a helper process of the server (`python -m vx.access.hashing`), and `vx passwd`.
 
 The server does not compute them itself: each takes tens of megabytes and of milliseconds, and neither is to stay with
-the process that answers everybody. The helper reads pairs of lines in JSON, `["hash", "password"]`, and answers each
-with `1` or `0`; it ends at the end of its input.
+the process that answers everybody. The helper reads lines of JSON, `["hash", "password"]`, and answers each with
+`1` or `0`; it ends at the end of its input.
 """
 
 from __future__ import annotations

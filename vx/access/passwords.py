@@ -55,7 +55,7 @@ class Passwords:
             with _shielded():
                 try:
                     return await self._ask(json.dumps([password_hash, password]).encode() + b"\n") == b"1\n"
-                except (OSError, trio.BrokenResourceError) as error:
+                except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
                     log.warning("the helper that checks passwords: %s", error)
             await self._end()  # it has ended, or it hangs
             raise VxError(Kind.UNAVAILABLE, "passwords cannot be checked now")

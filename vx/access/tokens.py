@@ -61,14 +61,19 @@ class Tokens:
     async def issue(self, user: str, mark: str, entry: Entry) -> tuple[str, Token]:
         """A new token and its value. StoreError."""
         value, token = self._new(user, mark)
-        await self._change([token], self._superfluous(user), entry)
+        dropped = self._superfluous(user)
+        await self._store.change_tokens([token], dropped, entry)
+        self._remember([token], dropped)
         return value, token
 
     async def renew(self, token: Token, entry: Entry) -> tuple[str, Token]:
         """A new token in the place of another one, which lives on for `GRACE_US`. StoreError."""
         value, new = self._new(token.user, token.password_mark)
         old = replace(token, expires_us=min(token.expires_us, self._now_us() + GRACE_US))
-        await self._change([new, old], self._superfluous(token.user), entry)
+        dropped = self._superfluous(token.user)
+        await self._store.change_tokens([new, old], dropped, entry)
+        was_closed = token.digest not in self._of  # meanwhile; the store deletes it after this change
+        self._remember([new] if was_closed else [new, old], dropped)
         return value, new
 
     async def close(self, token: Token, entry: Entry) -> None:
@@ -80,8 +85,7 @@ class Tokens:
         value = secrets.token_urlsafe(32)
         return value, Token(digest_of(value), user, mark, self._now_us() + self._lifetime_us)
 
-    async def _change(self, kept: Sequence[Token], dropped: Sequence[Token], entry: Entry) -> None:
-        await self._store.change_tokens(kept, dropped, entry)
+    def _remember(self, kept: Sequence[Token], dropped: Sequence[Token]) -> None:
         for token in dropped:
             self._of.pop(token.digest, None)
         self._of.update((token.digest, token) for token in kept)
