@@ -58,6 +58,7 @@ LAYERS: dict[str, set[str]] = {
         "vx.metrics",
         "vx.scrape",
         "vx.systemd",
+        "vx.threads",
     },
     # A client of its own, which is never in the server's process; `vx serve` hands over to vx.daemon. What else it
     # has of the server is for who runs one: passwords, the audit.

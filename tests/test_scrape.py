@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 
@@ -35,6 +36,22 @@ async def ask(address: Address, request: bytes) -> bytes:
         async for data in stream:
             answer += data
         return answer
+
+
+async def test_a_page_that_cannot_be_made_ends_nothing(nursery: trio.Nursery) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    pages = iter([OSError(errno.EMFILE, "Too many open files"), None])
+
+    async def page() -> bytes:
+        await trio.lowlevel.checkpoint()
+        if problem := next(pages):
+            raise problem
+        return b"vx_sessions 1\n"
+
+    nursery.start_soon(scrape.serve, listener, CONTENT_TYPE, page)
+    for status in (b"503 Service Unavailable", b"200 OK"):
+        answer = await ask(listener.getsockname(), b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 " + status)
 
 
 @pytest.mark.parametrize("line", [b"GET /metrics HTTP/1.1", b"GET /metrics?x=1 HTTP/1.0"])

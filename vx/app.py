@@ -28,7 +28,7 @@ import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +38,6 @@ from vx import metrics, sandbox, scrape
 from vx.access.gate import Gate
 from vx.access.passwords import Passwords
 from vx.access.tokens import Tokens
-from vx.config.mistakes import ConfigError
 from vx.config.schema import Config
 from vx.errors import Kind, VxError
 from vx.estimate import LiveEstimate, bytes_needed, recorded
@@ -57,6 +56,7 @@ from vx.session.registry import Lifetimes, Registry
 from vx.session.store import SqliteStore, open_store
 from vx.session.turns import Turns
 from vx.systemd import Systemd
+from vx.threads import Threads
 from vx.timestamps import now_us
 from vx.worker import WorkerLimits, WorkerPool
 
@@ -90,27 +90,21 @@ def run(config: Config, reload: Callable[[], Config], *, instruments: Sequence[t
 
 async def _serve_until_signal(config: Config, reload: Callable[[], Config]) -> None:
     stop = trio.Event()
-    changed, changes = trio.open_memory_channel[Config](0)
+    hang_up, hangups = trio.open_memory_channel[None](1)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_obey, signals, stop, nursery.cancel_scope, reload, changed)
-            await serve(config, stop=stop, announce=_announce, changes=changes)
+            nursery.start_soon(_obey, signals, stop, nursery.cancel_scope, hang_up)
+            await serve(config, stop=stop, announce=_announce, hangups=hangups, reload=reload)
             nursery.cancel_scope.cancel()
 
 
 async def _obey(
-    signals: object,
-    stop: trio.Event,
-    everything: trio.CancelScope,
-    reload: Callable[[], Config],
-    changed: trio.MemorySendChannel[Config],
+    signals: object, stop: trio.Event, everything: trio.CancelScope, hang_up: trio.MemorySendChannel[None]
 ) -> None:
     async for number in signals:  # type: ignore[attr-defined]  # trio gives the iterator no public type
         if number == signal.SIGHUP:
-            try:
-                await changed.send(await trio.to_thread.run_sync(reload))
-            except VxError as error:
-                log.warning("SIGHUP: all stays as it was: %s", error)
+            with suppress(trio.WouldBlock):  # one that waits its turn stands for this one too
+                hang_up.send_nowait(None)
             continue
         if stop.is_set():
             log.warning("%s again: ending at once", signal.Signals(number).name)
@@ -133,13 +127,14 @@ async def serve(
     *,
     stop: trio.Event,
     announce: Callable[[list[str]], None],
-    changes: trio.MemoryReceiveChannel[Config],
+    hangups: trio.MemoryReceiveChannel[None],
+    reload: Callable[[], Config],
 ) -> None:
     """Serve until `stop` is set and all that was under way has ended.
 
-    `announce` gets the addresses once connections are accepted; `changes` brings other configurations. VxError if the
-    state directory or an address cannot be had, ConfigError if it is the certificate or its key. Cancelled, it ends
-    calls and workers at once.
+    `announce` gets the addresses once connections are accepted; at each of `hangups`, `reload` reads the configuration
+    again. VxError if the state directory or an address cannot be had, ConfigError if it is the certificate or its key.
+    Cancelled, it ends calls and workers at once.
     """
     lifetimes = Lifetimes(
         live_stream=config.lifetimes.live_stream_s,
@@ -208,7 +203,7 @@ async def serve(
                 ]
                 readers = {**exports.readers, **reports.readers}
                 server = Server(services, limits, readers=readers, admit=admit_by(gate), tls=tls)
-                reaper.start_soon(_follow, changes, config, gate, server)
+                reaper.start_soon(_follow, hangups, reload, config, gate, server)
                 async with trio.open_nursery() as transport:
                     unused.pop_all()  # from here on they are the server's
                     transport.start_soon(server.serve, listeners)
@@ -228,8 +223,11 @@ async def serve(
                 reaper.cancel_scope.cancel()
 
 
+_metrics_threads = Threads("metrics", 1, abandon=True)
+
+
 async def _count(registry: Registry, exports: ExportService, results: Path) -> bytes:
-    """The page of metrics."""
+    """The page of metrics. OSError where what the kernel says of this process cannot be read."""
 
     def look() -> tuple[int | None, int]:
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -239,7 +237,7 @@ async def _count(registry: Registry, exports: ExportService, results: Path) -> b
             return None, resident
         return disk.f_bavail * disk.f_frsize, resident
 
-    free, resident = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+    free, resident = await _metrics_threads.run(look)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return metrics.render(
         registry.statistics(),
@@ -271,30 +269,36 @@ async def _open_gate(config: Config, store: SqliteStore, passwords: Passwords) -
     return Gate(config, tokens, passwords, store.note, now_us)
 
 
-async def _follow(changes: trio.MemoryReceiveChannel[Config], config: Config, gate: Gate, server: Server) -> None:
-    """Use what of other configurations can be used without a restart; say of the rest that it is not."""
-    async for new in changes:
-        # The addresses stay what they are, and were allowed with TLS and users only.
-        for what, before, now in (("TLS", config.tls, new.tls), ("users", config.user, new.user)):
-            if bool(before) != bool(now):
-                log.warning("SIGHUP: all stays as it was: with or without %s takes a restart", what)
-                break
-        else:
-            try:
-                tls = _tls_context(new)
-            except ConfigError as error:
-                log.warning("SIGHUP: all stays as it was: %s", error)
-                continue
-            if tls is not None:
-                server.use_tls(tls)
-            gate.configure(new)
-            log.info("SIGHUP: certificates, users and roles are read again")
-            others = [name for name in new.__struct_fields__ if getattr(new, name) != getattr(config, name)]
-            if others := sorted(set(others) - _RELOADED):
-                log.warning("SIGHUP: changes of %s take a restart", ", ".join(others))
-
-
 _RELOADED = {"tls", "user", "role"}
+
+
+async def _follow(
+    hangups: trio.MemoryReceiveChannel[None], reload: Callable[[], Config], config: Config, gate: Gate, server: Server
+) -> None:
+    """Use what of other configurations can be used without a restart; say of the rest that it is not."""
+
+    def read() -> tuple[Config, ssl.SSLContext | None]:
+        new = reload()
+        return new, _tls_context(new)
+
+    async for _ in hangups:
+        try:
+            new, tls = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+        except VxError as error:
+            log.warning("SIGHUP: all stays as it was: %s", error)
+            continue
+        # The addresses stay what they are, and were allowed with TLS and users only.
+        there = (("TLS", config.tls, new.tls), ("users", config.user, new.user))
+        if wanting := [what for what, before, now in there if bool(before) != bool(now)]:
+            log.warning("SIGHUP: all stays as it was: with or without %s takes a restart", " and ".join(wanting))
+            continue
+        if tls is not None:
+            server.use_tls(tls)
+        gate.configure(new)
+        log.info("SIGHUP: certificates, users and roles are read again")
+        others = [name for name in new.__struct_fields__ if getattr(new, name) != getattr(config, name)]
+        if others := sorted(set(others) - _RELOADED):
+            log.warning("SIGHUP: changes of %s take a restart", ", ".join(others))
 
 
 def _tell_confinement() -> None:

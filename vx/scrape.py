@@ -20,7 +20,7 @@ _LARGEST_REQUEST = 8 << 10
 
 
 async def serve(listener: socket.socket, content_type: str, page: Callable[[], Awaitable[bytes]]) -> None:
-    """Answer until cancelled. Takes over the listener."""
+    """Answer until cancelled. Takes over the listener. `page` may raise OSError where it cannot be made for now."""
     limit = trio.CapacityLimiter(_MOST_CONNECTIONS)
 
     async def answer(stream: trio.SocketStream) -> None:
@@ -51,7 +51,7 @@ async def _answer(stream: trio.SocketStream, content_type: str, page: Callable[[
             return
     match received.split(b"\r\n", 1)[0].split(b" "):
         case [b"GET", target, b"HTTP/1.1" | b"HTTP/1.0"] if target.partition(b"?")[0] == b"/metrics":
-            answer = _response("200 OK", content_type, await page())
+            answer = await _page(content_type, page)
         case [b"GET", _, b"HTTP/1.1" | b"HTTP/1.0"]:
             answer = _response("404 Not Found", "text/plain", b"there is /metrics\n")
         case [_, _, b"HTTP/1.1" | b"HTTP/1.0"]:
@@ -60,6 +60,14 @@ async def _answer(stream: trio.SocketStream, content_type: str, page: Callable[[
             answer = _response("400 Bad Request", "text/plain", b"this is no request of HTTP/1.1\n")
     await stream.send_all(answer)
     await stream.send_eof()
+
+
+async def _page(content_type: str, page: Callable[[], Awaitable[bytes]]) -> bytes:
+    try:
+        return _response("200 OK", content_type, await page())
+    except OSError as error:  # no file descriptor is left, for one
+        log.warning("the page of metrics cannot be made: %s", error.strerror)
+        return _response("503 Service Unavailable", "text/plain", b"try again later\n")
 
 
 def _response(status: str, content_type: str, body: bytes, more: str = "") -> bytes:

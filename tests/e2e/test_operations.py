@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import urllib.request
 from collections.abc import Callable
@@ -58,6 +60,18 @@ def test_logs_metrics_and_systemd(
         client.channel.close()
         assert server.terminate() == 0
         assert systemd.recv(100) == b"STOPPING=1"
+
+
+def test_a_configuration_that_is_slow_to_read_again_does_not_hold_up_the_end(
+    start_server: Callable[[str], ServerProcess],
+) -> None:
+    server = start_server("")
+    config = server.state_dir.parent / "vx.toml"
+    config.unlink()
+    os.mkfifo(config)
+    server.process.send_signal(signal.SIGHUP)
+    with config.open("w"):  # the server has opened it too, and waits for what is written
+        assert server.terminate() == 0
 
 
 def test_an_encoder_that_gets_no_memory(

@@ -125,8 +125,8 @@ class Gate:
         password_hash = user.password_hash if user and user.password_hash else self._decoy
         too_long = len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD
         is_right = await self._passwords.check(password_hash, "" if too_long else password, peer.host)
-        # The guess has been looked at, so it counts, although the client may have gone meanwhile. The store doesn't wait
-        # for its disk for ever.
+        # The guess has been looked at, so it counts, although the client may have gone meanwhile. The store itself
+        # doesn't wait for its disk for ever.
         with trio.CancelScope(shield=True):
             if user is None or too_long or not is_right or not self._has_password(name, user.password_hash):
                 await self._refuse(name, peer)

@@ -36,20 +36,18 @@ class Surroundings:
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
-class _Server(click.ParamType[Any]):
-    name = "address"
+def _server(context: click.Context, option: click.Parameter, value: str) -> Address:
+    from vx.config.addresses import DEFAULT_PORT, Address
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        from vx.config.addresses import DEFAULT_PORT, Address
-
-        for text in (value, f"{value}:{DEFAULT_PORT}"):
-            try:
-                address = Address.parse(text)
-            except ValueError:
-                continue
-            if address.port or address.unix_path:
-                return address
-        return self.fail(f"{value!r} is no server; allowed is HOST:PORT, [IPV6]:PORT or unix:///PATH", param, ctx)
+    for text in (value, f"{value}:{DEFAULT_PORT}"):
+        try:
+            address = Address.parse(text)
+        except ValueError:
+            continue
+        if address.port or address.unix_path:
+            return address
+    text = f"{value!r} is no server; allowed is HOST:PORT, [IPV6]:PORT or unix:///PATH"
+    raise click.BadParameter(text, context, option)
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,7 @@ def client_command(function: Callable[..., None]) -> Callable[..., None]:
 
     @click.option(
         "--server",
-        type=_Server(),
+        callback=_server,
         default=DEFAULT_SERVER,
         show_default=True,
         envvar="VX_SERVER",
