@@ -62,6 +62,16 @@ def test_a_recording_ends_when_it_was_last_written_to(tmp_path: Path) -> None:
     assert 500_000 < bytes_needed(clip(tmp_path, T0 + 3630, T0 + 7200)) < 600_000
 
 
+def test_recordings_that_begin_at_the_same_moment_count_each(tmp_path: Path) -> None:
+    for name in ("1", "10"):
+        (tmp_path / f"{T0}-{name}.mp4").write_bytes(bytes(1_000_000))
+        os.utime(tmp_path / f"{T0}-{name}.mp4", (T0 + 60, T0 + 60))
+    job = clip(tmp_path, T0, T0 + 60)
+    (source,) = job.sources
+    job = msgspec.structs.replace(job, sources=(msgspec.structs.replace(source, pattern=f"{tmp_path}/%s-%f.mp4"),))
+    assert 2_000_000 < bytes_needed(job) < 2_200_000
+
+
 def test_no_recordings_need_next_to_nothing(tmp_path: Path) -> None:
     assert bytes_needed(clip(tmp_path / "gone", T0, T0 + 60)) < 100_000
 

@@ -52,6 +52,13 @@ def test_patterns_of_cameras(pattern: str, seen: set[str]) -> None:
     assert allowed.may_see(FIRST) is allowed.may_see(FIRST.removeprefix("hosts/"))
 
 
+def test_brackets_in_a_pattern_are_themselves() -> None:
+    allowed = rights('cameras = ["Server1/DeviceIpint.[1]", "[!a]*"]')
+    assert not allowed.may_see(FIRST)
+    assert allowed.may_see(FIRST.replace(".1/", ".[1]/"))
+    assert allowed.may_see("hosts/[!a]/DeviceIpint.1/SourceEndpoint.video:0:0")
+
+
 def test_nothing_is_granted_that_is_not_written_down() -> None:
     for allowed in (Rights(), rights(), rights('cameras = ["*"]')):
         with pytest.raises(VxError) as no_live:

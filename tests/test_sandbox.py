@@ -79,6 +79,15 @@ def test_files(folder: Path, code: str, outcome: str) -> None:
     assert attempt(code, folder) == outcome
 
 
+def test_what_cannot_be_reached_is_left_out(folder: Path) -> None:
+    """A path below a file, or one that is too long: the rest is given up all the same."""
+    give_up = """sandbox.confine(
+    readable=["/usr", "/lib", sys.prefix, sys.base_prefix, "recordings/file/below", "x" * 300], writable=["session"]
+)"""
+    assert ask(give_up, "Path('session/new').write_text('x')", folder) == "done"
+    assert ask(give_up, "Path('elsewhere/file').read_text()", folder) == "PermissionError"
+
+
 def test_recordings_that_may_get_another_name(folder: Path) -> None:
     assert attempt("os.link('recordings/file', 'session/linked')", folder, linkable=True) == "done"
     assert attempt("Path('recordings/new').write_text('x')", folder, linkable=True) == "PermissionError"

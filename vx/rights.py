@@ -35,7 +35,7 @@ class Grant:
 
 @lru_cache(maxsize=1024)
 def _regex(pattern: str) -> re.Pattern[str]:
-    key = pattern.removeprefix("hosts/")
+    key = pattern.removeprefix("hosts/").replace("[", "[[]")  # which fnmatch would take for a set of characters
     return re.compile(f"(?:{translate(key)})|(?:{translate(f'{key}/*')})")
 
 

@@ -11,7 +11,7 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on all architectures
 _CREATE_RULESET_VERSION = 1
@@ -48,7 +48,7 @@ def confine(
 
     `linkable`: files there may get another name below the writable ones. The kernel allows that only where a file does
     not become writable by it, so what is there can be written to as well; but nothing can be made or removed. What does
-    not exist is left out. Nothing happens where the kernel has no Landlock.
+    not exist, or cannot be reached, is left out. Nothing happens where the kernel has no Landlock.
     """
     known = version()
     if not known:
@@ -60,8 +60,7 @@ def confine(
     with _ruleset(files, net) as ruleset:
         for rights, paths in ((_READ, readable), (_WRITE, writable), (_LINK, linkable)):
             for path in paths:
-                with suppress(FileNotFoundError):
-                    _allow(ruleset, path, rights & files)
+                _allow(ruleset, path, rights & files)
         _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         _call(_RESTRICT_SELF, ruleset, 0)
 
@@ -78,7 +77,10 @@ def _ruleset(files: int, net: int) -> Iterator[int]:
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
-    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:  # this process could not use it before either
+        return
     try:
         if not os.path.isdir(f"/proc/self/fd/{fd}"):  # noqa: PTH112
             rights &= _OF_FILES

@@ -96,8 +96,14 @@ def _next_us(recordings: Recordings, from_us: int) -> int | None:
 
 def _ends(starts: Sequence[int], written: Sequence[int | None], next_us: int | None) -> list[int]:
     """When each of the recordings ends that begin at `starts`, which rise; the one behind them begins at `next_us`."""
-    following = [*starts, next_us][1:]
-    spacing = [later - start for start, later in zip(starts, following, strict=True) if later and later > start]
+    following: list[int | None] = []
+    latest = beyond = next_us
+    for start in reversed(starts):  # several may begin at the same moment; none of them ends the other ones
+        if start != latest:
+            latest, beyond = start, latest
+        following.append(beyond)
+    following.reverse()
+    spacing = [later - start for start, later in zip(starts, following, strict=True) if later is not None]
     usual = sorted(spacing)[(len(spacing) - 1) // 2] if spacing else _UNKNOWN_US
     return [_end(*of, usual) for of in zip(starts, written, following, strict=True)]
 
