@@ -22,6 +22,7 @@ import fcntl
 import gc
 import logging
 import os
+import pwd
 import resource
 import shutil
 import signal
@@ -363,12 +364,14 @@ def _locked(folder: Path, user: str | None) -> Iterator[None]:
 
     VxError(UNAVAILABLE) if it cannot be had or another server has it.
     """
+    as_it_is = -1
+    owner = pwd.getpwnam(user).pw_uid if user is not None and os.geteuid() == 0 else as_it_is
     try:
-        if not folder.exists():
-            folder.mkdir(mode=0o700, parents=True)
-            if user is not None:
-                shutil.chown(folder, user)
-        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+            os.chown(missing, owner, as_it_is)
+        # A link that the user planted must not have root write elsewhere.
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise VxError(Kind.UNAVAILABLE, f"state_dir {folder} cannot be used: {error.strerror}") from None
     try:
@@ -377,6 +380,7 @@ def _locked(folder: Path, user: str | None) -> Iterator[None]:
         except BlockingIOError:
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
             raise VxError(Kind.UNAVAILABLE, f"state_dir {folder} is in use by process {holder}") from None
+        os.fchown(fd, owner, as_it_is)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield

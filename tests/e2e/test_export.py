@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -394,19 +392,6 @@ def test_a_second_signal_ends_at_once(
     server.wait()
     assert "ending at once" in server.log
     assert not Path(f"/proc/{worker}").exists()
-
-
-def test_two_servers_cannot_share_a_state_dir(server: ServerProcess) -> None:
-    config = server.state_dir.parent / "vx.toml"
-    second = subprocess.run(
-        [sys.executable, "-m", "vx", "serve", "--config", str(config)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert second.returncode != 0
-    assert f"state_dir {server.state_dir} is in use by process {server.process.pid}" in second.stderr
 
 
 def test_broken_segments_are_gaps(start_server: Callable[[str], ServerProcess], stubs: Stubs, tmp_path: Path) -> None:

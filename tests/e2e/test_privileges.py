@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.server_process import started_servers
+from tests.server_process import NotStartedError, ServerProcess, started_servers
 from tests.stubs import Stubs
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -40,7 +40,25 @@ def test_it_goes_on_as_the_user_and_owns_its_state(folder: Path, stubs: Stubs) -
         with grpc.insecure_channel(server.address) as channel:
             stub = stubs.domain_grpc.DomainServiceStub(channel)
             assert stub.GetVersion(stubs.domain.GetVersionRequest()).Version
-        owners = {path.stat().st_uid for path in server.state_dir.rglob("*") if path.name != "lock"}
+        owners = {path.stat().st_uid for path in server.state_dir.rglob("*")}
         assert owners == {nobody.pw_uid}
         assert server.state_dir.stat().st_uid == nobody.pw_uid
         assert server.terminate() == 0
+
+
+def test_folders_that_are_made_on_the_way_are_the_users_too(folder: Path) -> None:
+    server = ServerProcess(folder, '[process]\nuser = "nobody"\n', state_dir=folder / "a" / "b" / "state")
+    try:
+        assert (folder / "a" / "b").owner() == "nobody"
+    finally:
+        server.kill()
+
+
+def test_a_link_in_the_place_of_the_lock_leads_nowhere(folder: Path) -> None:
+    """Who can write into the folder must not have root write elsewhere."""
+    (folder / "state").mkdir()
+    (folder / "state" / "lock").symlink_to(folder / "precious")
+    (folder / "precious").write_text("all that one has")
+    with pytest.raises(NotStartedError, match=r"state_dir .* cannot be used: Too many levels of symbolic links"):
+        ServerProcess(folder, "")
+    assert (folder / "precious").read_text() == "all that one has"
