@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -272,3 +275,19 @@ def test_starting_up_is_light(module: str) -> None:
     heavy += " | {'asyncio', 'click'}" if module == "vx.__main__" else ""
     script = f"import sys, {module}; sys.exit(' '.join(({heavy}) & set(sys.modules)) or 0)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_an_interrupt_while_the_password_is_asked_for() -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "vx", "sessions", "--user", "alice", "--server", "127.0.0.1:1"]
+    with subprocess.Popen(command, stdin=theirs, stderr=theirs, start_new_session=True) as process:
+        shown = b""
+        while b"Password of alice: " not in shown:
+            shown += os.read(ours, 1000)
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(30) == 130
+        finally:
+            process.kill()
+    os.close(ours)
+    os.close(theirs)

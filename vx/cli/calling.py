@@ -107,9 +107,10 @@ class Call:
         terminal = sys.stderr.isatty()
         report = Report(quiet=self.as_json, terminal=terminal)
         context = click.get_current_context()
+        password = self.access.password() if self.access.user else ""  # an interrupt is heard here, but not below
 
         async def connected() -> _T:
-            async with open_client(self.server, self.access, self.surroundings.pause, report.warn) as client:
+            async with open_client(self.server, self.access, password, self.surroundings.pause, report.warn) as client:
                 return await work(client, report)
 
         try:

@@ -41,7 +41,6 @@ class Exit(enum.IntEnum):
     UNREACHABLE = 4
     REFUSED = 5
     UNIMPLEMENTED = 6
-    INTERRUPTED = 130
 
 
 class ClientError(Exception):
@@ -117,7 +116,6 @@ class Client:
         self._channel = channel
         self._metadata = metadata
         self._stub = mmexport.ExportServiceStub(channel, timeout=CALL_TIMEOUT_S, metadata=metadata)
-        self._domain = domain.DomainServiceStub(channel, timeout=CALL_TIMEOUT_S, metadata=metadata)
         self._archive = archive.ArchiveServiceStub(channel, timeout=CALL_TIMEOUT_S, metadata=metadata)
         self._reports = v1.ExportReportServiceStub(channel, timeout=CALL_TIMEOUT_S, metadata=metadata)
         self._has_reports = True
@@ -305,11 +303,11 @@ class Client:
 
 @asynccontextmanager
 async def open_client(
-    address: Address, access: Access, pause: Pause, warn: Callable[[str], None]
+    address: Address, access: Access, password: str, pause: Pause, warn: Callable[[str], None]
 ) -> AsyncIterator[Client]:
     """A client of the server at `address`; connects with the first call, and again when the connection broke.
 
-    With a user it logs in first, and out in the end. ClientError where that doesn't work.
+    With a user it logs in first, by the password, and out in the end. ClientError where that doesn't work.
     """
     # What it has to say comes out as exceptions too.
     logging.getLogger("grpclib").addHandler(logging.NullHandler())
@@ -321,7 +319,7 @@ async def open_client(
         if not access.user:
             yield anybody
             return
-        metadata = await anybody.log_in(access.user, access.password())
+        metadata = await anybody.log_in(access.user, password)
         try:
             yield Client(channel, address, pause, warn, metadata)
         finally:
