@@ -25,6 +25,7 @@ from tests.stubs import Stubs
 from tools.make_recordings import MEDIAMTX, Form, Piece, cut
 from vx.access.hashing import check_hash
 from vx.cli.commands import vx
+from vx.rpc.tls import server_context
 from vx.timestamps import format_timestamp
 
 NAME = "cellar.example"
@@ -85,6 +86,21 @@ def test_init_changes_nothing_that_is_there(box: Box) -> None:
     result = run("init", str(box.folder))
     assert (result.exit_code, "is there already" in result.stderr) == (5, True)
     assert {path: path.read_bytes() for path in box.folder.iterdir()} == before
+
+
+def test_init_begins_nothing_where_a_certificate_is_there(tmp_path: Path) -> None:
+    (tmp_path / "server.pem").write_text("somebody's")
+    result = run("init", str(tmp_path))
+    assert (result.exit_code, result.stderr) == (5, f"vx: {tmp_path}/server.pem is there already; nothing is changed\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["server.pem"]
+
+
+def test_a_key_that_is_lost_is_renewed_with_its_certificate(tmp_path: Path) -> None:
+    run("init", str(tmp_path), "--name", NAME)
+    (tmp_path / "server.key").unlink()
+    assert run("init", str(tmp_path), "--renew").exit_code == 0
+    server_context(tmp_path / "server.pem", tmp_path / "server.key")
+    assert (tmp_path / "server.key").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("name", ["not a name", "a/b", ""])

@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY, AUTHORITY_KEY = "ca.pem", "ca.key"
 CERTIFICATE, KEY = "server.pem", "server.key"
+FILES = (AUTHORITY, AUTHORITY_KEY, CERTIFICATE, KEY)
 _AUTHORITY_LIFE = timedelta(days=20 * 365)
 _CERTIFICATE_LIFE = timedelta(days=825)
 _EARLIER = timedelta(days=1)
@@ -48,32 +49,41 @@ def make(folder: Path, names: Sequence[str]) -> None:
         .add_extension(key_usage, critical=True)
         .sign(authority_key, hashes.SHA256())
     )
+    key, certificate = _issue(authority, authority_key, alternatives, names[0])
     write_new(folder / AUTHORITY_KEY, _private(authority_key), 0o600)
     write_new(folder / AUTHORITY, authority.public_bytes(serialization.Encoding.PEM), 0o644)
-    _issue(folder, authority, authority_key, alternatives, names[0])
+    write_new(folder / KEY, key, 0o600)
+    write_new(folder / CERTIFICATE, certificate, 0o644)
 
 
 def renew(folder: Path) -> None:
-    """Another certificate and key of the server, with the names of the old one. OSError, ValueError."""
+    """Another certificate and key of the server, with the names of the old one, which stays where this fails.
+
+    OSError, ValueError.
+    """
     authority = x509.load_pem_x509_certificate((folder / AUTHORITY).read_bytes())
-    key = serialization.load_pem_private_key((folder / AUTHORITY_KEY).read_bytes(), None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
+    authority_key = serialization.load_pem_private_key((folder / AUTHORITY_KEY).read_bytes(), None)
+    if not isinstance(authority_key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{folder / AUTHORITY_KEY} is not the key that `vx init` made")  # noqa: TRY004
     old = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
     alternatives = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     (common_name,) = old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    for name in (CERTIFICATE, KEY):
-        (folder / name).unlink()
-    _issue(folder, authority, key, alternatives, str(common_name.value))
+    key, certificate = _issue(authority, authority_key, alternatives, str(common_name.value))
+    parts = [(folder / f"{name}.new", folder / name) for name in (KEY, CERTIFICATE)]
+    for (part, _), content, mode in zip(parts, (key, certificate), (0o600, 0o644), strict=True):
+        part.unlink(missing_ok=True)
+        write_new(part, content, mode)
+    for part, path in parts:
+        part.replace(path)
 
 
 def _issue(
-    folder: Path,
     authority: x509.Certificate,
     authority_key: ec.EllipticCurvePrivateKey,
     alternatives: x509.SubjectAlternativeName,
     common_name: str,
-) -> None:
+) -> tuple[bytes, bytes]:
+    """A key of the server's, and its certificate, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
     certificate = (
@@ -83,8 +93,7 @@ def _issue(
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
-    write_new(folder / KEY, _private(key), 0o600)
-    write_new(folder / CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    return _private(key), certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _builder(
