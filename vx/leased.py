@@ -16,15 +16,16 @@ from types import MappingProxyType
 
 from vx.download import Run, Source, disk_threads, open_file
 from vx.errors import Kind, VxError
-from vx.virtual import MADE, Description, Pieces, read_description
+from vx.virtual import MADE, Origin, Pieces, read_description
 
 log = logging.getLogger(__name__)
 
+_CHANGED = "was truncated or rewritten after the export"
 _OPEN_AT_ONCE = 8
 """Descriptors of a download; a clip of an hour may lie in hundreds of recordings."""
 
-Held = Mapping[int, int]
-"""Descriptors that the session holds open, by the number of the origin."""
+Held = Mapping[str, int]
+"""Descriptors that the session holds open, by where the recording lies. It may let go of them at any time."""
 NONE_HELD: Held = MappingProxyType({})
 
 
@@ -38,45 +39,62 @@ def open_result(path: Path, size: int, held: Held = NONE_HELD) -> Iterator[Sourc
         with open_file(path, size) as file:
             yield file
         return
+    source = _VirtualSource(path, size, held)
     try:
-        made = os.open(path / MADE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError as error:
-        raise VxError(Kind.DATA_LOSS, f"the file cannot be read any more: {error.strerror}") from None
-    try:
-        try:
-            description = read_description(made)
-        except (OSError, ValueError) as error:
-            raise VxError(Kind.DATA_LOSS, f"the file cannot be read any more: {error}") from None
-        if description.size != size:
-            raise VxError(Kind.DATA_LOSS, f"the file has {description.size} bytes; it was made with {size}")
-        source = _VirtualSource(path, made, description, held)
-        try:
-            yield source
-        finally:
-            source.close()
+        yield source
     finally:
-        os.close(made)
+        source.close()
+
+
+class _GoneError(Exception):
+    """An origin is not there any more as it was: that is the end, unless `made` has its bytes by now."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(text)
+        self.number = number
 
 
 class _VirtualSource:
     """The bytes of a virtual result, by a few descriptors at a time."""
 
-    def __init__(self, folder: Path, made: int, description: Description, held: Held) -> None:
-        self.size = description.size
+    def __init__(self, folder: Path, size: int, held: Held) -> None:
+        self.size = size
         self._folder = folder
-        self._made = made
-        self._origins = description.origins
-        self._pieces = Pieces.of(description)
         self._held = held
         self._opened: OrderedDict[int, int] = OrderedDict()
         self._used: dict[int, int] = {}
+        self._made, self._origins, self._pieces = self._read_made()
+
+    def _read_made(self) -> tuple[int, tuple[Origin, ...], Pieces]:
+        try:
+            made = os.open(self._folder / MADE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise VxError(Kind.DATA_LOSS, f"the file cannot be read any more: {error.strerror}") from None
+        try:
+            description = read_description(made)
+        except (OSError, ValueError) as error:
+            os.close(made)
+            raise VxError(Kind.DATA_LOSS, f"the file cannot be read any more: {error}") from None
+        if description.size != self.size:
+            os.close(made)
+            raise VxError(Kind.DATA_LOSS, f"the file has {description.size} bytes; it was made with {self.size}")
+        return made, description.origins, Pieces.of(description)
 
     def close(self) -> None:
-        """Let go of all recordings."""
+        """Let go of all files."""
+        os.close(self._made)
         while self._opened:
             os.close(self._opened.popitem()[1])
 
     async def runs(self, offset: int, length: int) -> Sequence[Run]:
+        while True:
+            try:
+                return await self._find(offset, length)
+            except _GoneError as gone:
+                if not await disk_threads.run(self._refresh):
+                    raise self._lost(gone.number, str(gone)) from None
+
+    async def _find(self, offset: int, length: int) -> Sequence[Run]:
         found = list(self._pieces.find(offset, length))
         self._used = {}
         for number, _, _ in found:
@@ -85,20 +103,34 @@ class _VirtualSource:
         self._close_idle()
         return [Run(self._used[number] if number else self._made, at, count) for number, at, count in found]
 
+    def _refresh(self) -> bool:
+        """Read what `made` says now; False if that is what it said before."""
+        before = os.fstat(self._made).st_ino
+        made, origins, pieces = self._read_made()
+        if os.fstat(made).st_ino == before:
+            os.close(made)
+            return False
+        self.close()
+        self._made, self._origins, self._pieces = made, origins, pieces
+        return True
+
     def verify(self) -> None:
         for number, fd in self._used.items():
-            self._check(number, os.fstat(fd))
+            if not self._is_unchanged(number, fd):
+                raise self._lost(number, _CHANGED)
 
     async def _descriptor(self, number: int) -> int:
-        fd = self._held.get(number) or self._opened.get(number)
+        fd = self._opened.get(number)
         if fd is None:
+            held = self._held.get(self._origins[number - 1].path)
             try:
-                fd = self._opened[number] = await disk_threads.run(self._open, number)
+                fd = await disk_threads.run(self._open, number) if held is None else os.dup(held)
             except OSError as error:
-                raise self._lost(number, f"cannot be opened any more: {error.strerror}") from None
-            self._check(number, os.fstat(fd))
-        elif number in self._opened:
-            self._opened.move_to_end(number)
+                raise _GoneError(number, f"cannot be opened any more: {error.strerror}") from None
+            self._opened[number] = fd
+            if not self._is_unchanged(number, fd):
+                raise _GoneError(number, _CHANGED)
+        self._opened.move_to_end(number)
         return fd
 
     def _open(self, number: int) -> int:
@@ -113,10 +145,9 @@ class _VirtualSource:
             if number not in self._used:
                 os.close(self._opened.pop(number))
 
-    def _check(self, number: int, status: os.stat_result) -> None:
+    def _is_unchanged(self, number: int, fd: int) -> bool:
         origin = self._origins[number - 1]
-        if not origin.identity.is_of(status, grows=origin.grows):
-            raise self._lost(number, "was truncated or rewritten after the export")
+        return origin.identity.is_of(os.fstat(fd), grows=origin.grows)
 
     def _lost(self, number: int, what: str) -> VxError:
         origin = self._origins[number - 1]

@@ -1,8 +1,9 @@
 """A result that isn't a file: its bytes lie in recordings, and in one file of its own for those that were made for it.
 
 On the disk it is a directory with the result's name. In it are `made`, which ends with a description of the whole, and
-a link to each recording that it takes bytes from, by its number. The bytes of the result are a sequence of pieces, each
-from one of these; where the recordings couldn't be linked to, they are where they were recorded.
+a link to each recording that it takes bytes from. The bytes of the result are a sequence of pieces, each from one of
+these; where the recordings couldn't be linked to, they are where they were recorded. `made` may be replaced, by one
+rename, with another one that holds more of the same bytes itself; what it no longer names is removed then.
 
 Both sides of the border know this file: workers write results, the server serves them.
 """
@@ -15,6 +16,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -122,13 +124,18 @@ class Pieces:
 
 def write_made(path: Path, parts: list[bytes], description: Description) -> None:
     """Write `made`, and have it on the disk. OSError."""
-    told = _encode(description)
     with path.open("xb") as file:
         file.writelines(parts)
-        file.write(told)
-        file.write(_tail.pack(len(told), _MAGIC))
-        file.flush()
-        os.fsync(file.fileno())
+        end_made(file, description)
+
+
+def end_made(file: BinaryIO, description: Description) -> None:
+    """Write what makes a `made` of the bytes so far, and have all of it on the disk. OSError."""
+    told = _encode(description)
+    file.write(told)
+    file.write(_tail.pack(len(told), _MAGIC))
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def read_description(fd: int) -> Description:

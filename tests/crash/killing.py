@@ -77,6 +77,18 @@ def delivering(*, before: bool) -> None:
     killing(delivery, "_put", before=before)
 
 
+def absorbing(owner: str, name: str) -> None:
+    """Die while results copy what they use of recordings that retention has deleted: the disk is always full."""
+    from vx.session import absorbing, watch
+
+    async def lacking(*_: Any) -> int:
+        return 1
+
+    watch._LOOK_S = 0.1
+    setattr(watch.Watch, "_lacking", lacking)  # noqa: B010  # for the type checker it's another method
+    killing(getattr(absorbing, owner, absorbing), name, before=False)
+
+
 def listing() -> None:
     from vx.rpc import services
 
@@ -125,11 +137,19 @@ POINTS: dict[str, Callable[[], None]] = {
     "removing: saved, files there": partial(saving, "remove", before=False),
     "removing: files deleted": partial(folder, "remove", before=False),
 }
+"""In the life of sessions that write files."""
+ABSORBING: dict[str, Callable[[], None]] = {
+    "absorbing: partly copied": partial(absorbing, "_Copying", "go_on"),
+    "absorbing: copied, not in its place": partial(absorbing, "", "end_made"),
+    "absorbing: in its place, leases there": partial(absorbing, "", "sync"),
+    "absorbing: done": partial(absorbing, "_Copying", "close"),
+}
+"""In that of sessions whose files are served from recordings."""
 
 
 def main() -> None:
     point = sys.argv.pop(1)
-    POINTS[point]()
+    (POINTS | ABSORBING)[point]()
     from vx.__main__ import main as vx
 
     vx()

@@ -19,9 +19,10 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.crash.killing import POINTS
+from tests.crash.killing import ABSORBING, POINTS
 from tests.e2e.client import COMPLETED, Client
 from tests.e2e.test_export import at, configuration
+from tests.e2e.test_virtual import record, recordings
 from tests.server_process import NotStartedError, ServerProcess
 from tests.stubs import Stubs
 
@@ -160,6 +161,28 @@ def test_killed_while_purging(place: Place, point: str) -> None:
             place.seen.started.add(client.start(client.snapshot(at(1))))
         assert server.wait() == -9
     place.check()
+
+
+@pytest.mark.parametrize("point", ABSORBING)
+def test_killed_while_absorbing(tmp_path: Path, stubs: Stubs, point: str) -> None:
+    archive = record(tmp_path / "archive", 0, 10)
+    place = Place(tmp_path, archive, stubs)
+    with place.server(point) as (server, client):
+        session = client.start(client.clip(at(4.52), at(6), "MP4"))
+        place.seen.started.add(session)
+        place.seen.ended[session] = state = client.wait_completed(session)
+        (file,) = state.result.files
+        data = client.download(session, file.path)
+        result = place.sessions / session / file.path
+        assert {path.name for path in result.iterdir()} == {"made", "1"}
+        for path in recordings(archive):
+            path.unlink()
+        assert server.wait() == -9, "it was not killed: the point was not reached"
+    place.check()
+    is_absorbed = point in ("absorbing: in its place, leases there", "absorbing: done")
+    assert {path.name for path in result.iterdir()} == ({"made"} if is_absorbed else {"made", "1"})
+    with place.server() as (_, client):
+        assert client.download(session, file.path) == data
 
 
 @pytest.mark.parametrize("point", ["migrating", "creating the database"])

@@ -22,9 +22,9 @@ from vx.session.folders import result_size
 FORM = Form(b_frames=2, audio=True)
 
 
-def record(folder: Path) -> Path:
-    """Ten seconds in recordings of two, finished long ago."""
-    for path in cut(numbered(FORM, 250), f"{folder}/mtx/{MEDIAMTX}", T0, seconds(0, 2, 4, 6, 8, 10)):
+def record(folder: Path, *borders: int) -> Path:
+    """Ten seconds in recordings of two, or with these borders, finished long ago."""
+    for path in cut(numbered(FORM, 250), f"{folder}/mtx/{MEDIAMTX}", T0, seconds(*(borders or (0, 2, 4, 6, 8, 10)))):
         os.utime(path, (time.time() - 3600, time.time() - 3600))
     return folder
 

@@ -22,10 +22,9 @@ WHOLE: dict[str, Callable[[int], list[Row]]] = {
     "pictures": pictures.pictures,
     "sessions": sessions.sessions,
     "live": live.live,
-    "virtual": virtual.virtual,
 }
-"""Parts that have servers and material of their own."""
-PARTS = [*transport.PARTS, *WHOLE]
+"""Parts that have servers and material of their own, beside `virtual`."""
+PARTS = [*transport.PARTS, *WHOLE, "virtual"]
 
 
 def main() -> None:
@@ -53,7 +52,10 @@ def main() -> None:
                     if arguments.profile:
                         print(media.profile() if part == "media" else transport.profile(bench(), part))
                         continue
-                    found = WHOLE[part](arguments.rounds) if part in WHOLE else transport.PARTS[part](bench())
+                    if part == "virtual":
+                        found = virtual.virtual(arguments.rounds, arguments.only)
+                    else:
+                        found = WHOLE[part](arguments.rounds) if part in WHOLE else transport.PARTS[part](bench())
                 except BenchError as error:
                     failed = True
                     note(f"tools/bench {part}: {error}")
@@ -83,6 +85,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all"])
     parser.add_argument("--rounds", type=int, default=5, help="how often each server has its turn (default: 5)")
     parser.add_argument("--profile", action="store_true", help="instead: what vx spends its time with, by cProfile")
+    parser.add_argument("--only", default="", metavar="TEXT", help='of virtual: sets with this in their name: "10 s"')
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measured value to FILE as well")
     arguments = parser.parse_args()
     if arguments.rounds < 1:

@@ -51,13 +51,18 @@ _CHUNK_KB = 1024
 _CLIPS = 4
 
 
-def virtual(rounds: int) -> list[Row]:
-    """All rows. BenchError where something can't be measured."""
+def virtual(rounds: int, sets: str = "") -> list[Row]:
+    """The rows of all sets of recordings, or of those that `sets` is a part of the name of, like `10 s`.
+
+    BenchError where something can't be measured.
+    """
     if not shutil.which("ffmpeg") or not shutil.which("h2load"):
         raise BenchError("ffmpeg and h2load are needed; on Debian, as root: apt-get install ffmpeg nghttp2-client")
     rows: list[Row] = []
     for kind in ("flat", "fragments"):
         for length, seconds in _LENGTHS.items():
+            if sets not in f"{kind}, {length}":
+                continue
             with tempfile.TemporaryDirectory(prefix="vx-bench-") as name:
                 note(f"virtual: {kind}, {length}")
                 recordings = _record(Path(name), kind, seconds)

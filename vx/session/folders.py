@@ -17,7 +17,7 @@ from vx.jobs import PartFile
 from vx.logs import about
 from vx.model import Record, ResultFile, State
 from vx.timestamps import now_us
-from vx.virtual import MADE, read_description
+from vx.virtual import MADE, Description, read_description
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ def sweep(root: Path, known: Mapping[str, Record]) -> None:
         elif record.state is State.COMPLETED:
             wanted = {file.id for file in record.files if not file.path}
             stray = [path.name for path in folder.iterdir() if path.name not in wanted]
+            stray += [f"{name}/{other}" for name in wanted for other in _strays(folder / name)]
             if stray:
                 about(log, record.id).info("removing what is no result: %s", ", ".join(sorted(stray)))
                 remove_files(folder, stray)
@@ -109,16 +110,34 @@ def sizes(folders: Mapping[str, Path]) -> dict[str, int]:
     return {key: _content(folder) for key, folder in folders.items()}
 
 
+def _strays(result: Path) -> list[str]:
+    """What lies in a virtual result and is no part of it; nothing where it isn't one, or can't be understood."""
+    try:
+        description = described(result)
+        if description is None:
+            return []
+        named = {MADE, *(origin.lease for origin in description.origins)}
+        return [path.name for path in result.iterdir() if path.name not in named]
+    except (OSError, ValueError):
+        return []
+
+
+def described(result: Path) -> Description | None:
+    """What a virtual result consists of; None for a plain file. OSError, ValueError."""
+    if not result.is_dir() or result.is_symlink():
+        return None
+    fd = os.open(result / MADE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        return read_description(fd)
+    finally:
+        os.close(fd)
+
+
 def result_size(path: Path) -> int | None:
     """The size of a result, be it a file or virtual; None where it is gone."""
     try:
-        if not path.is_dir() or path.is_symlink():
-            return path.lstat().st_size
-        fd = os.open(path / MADE, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return read_description(fd).size
-        finally:
-            os.close(fd)
+        description = described(path)
+        return path.lstat().st_size if description is None else description.size
     except (OSError, ValueError):
         return None
 

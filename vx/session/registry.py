@@ -25,16 +25,18 @@ from vx.logs import about
 from vx.metrics import Statistics
 from vx.model import THE_SERVER, Caller, ExportRequest, Record, State
 from vx.session import delivery, folders, lifecycle, recovery, work
+from vx.session.absorbing import ChangedError, absorb
 from vx.session.budget import Budget, Survey
 from vx.session.deadlines import Deadlines
 from vx.session.exporter import Exporter, delivery_threads
-from vx.session.leases import Holdings, InThread, Watch
+from vx.session.leases import Holdings, InThread
 from vx.session.ledger import RETRY_S, SAVE_S, Ledger, shielded
 from vx.session.prospect import Prospect
 from vx.session.session import Outcome, Session
 from vx.session.store import Store, StoreError
 from vx.session.tally import Tally
 from vx.session.turns import Turns
+from vx.session.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +69,8 @@ class Lease:
 
     path: Path
     size: int
-    held: Mapping[int, int]
-    """Of a virtual result: descriptors that are held open for it, by the number of the origin."""
+    held: Mapping[str, int]
+    """Of a virtual result: descriptors that are held open for it, by where the recordings lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,9 +428,27 @@ class Registry:
             found = (self._by_number[number] for number in self._numbers)
             return [session for session in found if session.record.state is State.COMPLETED and session.record.files]
 
-        await Watch(self._in_thread, account, end, min_free).run(self._folder, with_results)
+        watch = Watch(self._in_thread, self._holdings, account=account, absorb=self._absorb, end=end, min_free=min_free)
+        await watch.run(self._folder, with_results)
+
+    async def _absorb(self, session: Session, results: Mapping[Path, set[str]]) -> None:
+        """Have results copy what they use of recordings, by where these lay, and let go of them."""
+        with trio.CancelScope() as session.copying:
+            async with session.ending:
+                if session.record.state is not State.COMPLETED:
+                    return
+                try:
+                    for result, paths in results.items():
+                        held = self._holdings.of(session.record.id, result.name)
+                        await absorb(result, paths, held, self._in_thread)
+                        self._holdings.drop(session.record.id, result.name, paths)
+                except (OSError, ValueError, ChangedError) as error:
+                    about(log, session.record.id).warning("its recordings can't be let go of: %s", error)
+                taken = await self._in_thread(folders.taken, session.folder, session.record.files)
+                self._budget.settle(session.record.id, taken)
 
     async def _purge(self, session: Session, why: str = "its files, for their age") -> None:
+        session.stop_copying()
         async with session.ending:
             if session.record.state is not State.COMPLETED or session.leases:
                 return
@@ -469,6 +489,7 @@ class Registry:
 
     async def _forget(self, session: Session, event: lifecycle.Event, caller: Caller) -> None:
         detail = "all of it" if event is lifecycle.Event.DESTROYED else "its row, for its age"
+        session.stop_copying()
         async with session.ending:
             record = session.record
             if record.state is State.FORGOTTEN:

@@ -50,6 +50,8 @@ class Session:
     """For each download under way: what tells it that the session is destroyed."""
     purging: bool = False
     destruction: Outcome | None = None
+    copying: trio.CancelScope | None = None
+    """Of what makes its virtual results need less of the disk."""
     _changed: trio.Event | None = None
     _ending: trio.Lock | None = None
 
@@ -71,9 +73,14 @@ class Session:
             self._changed = trio.Event()
         await self._changed.wait()
 
+    def stop_copying(self) -> None:
+        """Nobody needs it any more: whoever waits for `ending` doesn't wait for that."""
+        if self.copying is not None:
+            self.copying.cancel()
+
     @property
     def ending(self) -> trio.Lock:
-        """Held while it is purged or forgotten."""
+        """Held while its results are changed, purged or forgotten."""
         if self._ending is None:
             self._ending = trio.Lock()
         return self._ending
