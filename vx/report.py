@@ -56,6 +56,8 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     further_remarks: int = 0
     written: int = 0
     """Bytes of the file under way."""
+    stopped: bool = False
+    """It was ended before its end."""
 
 
 NO_REPORT = Report()
@@ -101,6 +103,11 @@ def take(report: Report, event: Event) -> Report:
     return report
 
 
+def stop(report: Report, why: str) -> Report:
+    """The report of an export that does not come to its end."""
+    return msgspec.structs.replace(take(report, Note(level="warning", text=why)), stopped=True)
+
+
 def end(report: Report, ended: Ended) -> Report:
     """The report of an export that is over: what had not ended by itself ends with it."""
     reason = ended.reason or ("" if ended.succeeded else "the export failed")
@@ -118,7 +125,8 @@ def share_done(report: Report) -> float:
     whole = sum(spans.length(source.recorded_us) for source in report.sources)
     if not whole:
         return sum(source.ended for source in report.sources) / len(report.sources)
-    return min(sum(_done_us(source) for source in report.sources) / whole, 1.0)
+    done = _written_us if report.stopped else _done_us  # a source that was stopped has ended, too
+    return min(sum(done(source) for source in report.sources) / whole, 1.0)
 
 
 def exported_us(report: Report) -> int:

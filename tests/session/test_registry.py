@@ -15,7 +15,7 @@ from tests.session.rig import LIFETIMES, Rig, refused, wait_until
 from vx.errors import Kind
 from vx.jobs import Live, Note, Progress, SalvageJob, SnapshotJob
 from vx.model import State
-from vx.session.budget import Budget, Survey
+from vx.session.budget import Budget, Recorded, Survey
 from vx.session.registry import NO_SESSION
 from vx.session.store import StoreError
 from vx.session.turns import Turns
@@ -221,6 +221,53 @@ async def test_a_running_session_that_nobody_asks_about_is_stopped(
     await trio.sleep(101)
     assert worker.stops == 1
     assert rig.state(session_id) is State.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("live", "by", "succeeded", "told"),
+    [
+        (None, "a client", True, "it was stopped on request, before its end"),
+        (None, "nobody", False, "it was stopped before its end: nobody asked about it for 1800 s"),
+        (None, "shutdown", False, "it was stopped before its end: the server was shut down"),
+        (Live(duration_us=10**12), "nobody", False, "it was stopped before its end: nobody asked about it for 300 s"),
+        (Live(), "nobody", True, "it was stopped: nobody asked about it for 300 s"),
+        (Live(), "shutdown", True, "it was stopped: the server was shut down"),
+        (Live(), "a client", True, ""),
+    ],
+)
+async def test_what_was_stopped_before_its_end_says_so(
+    rig: Rig, autojump_clock: trio.testing.MockClock, live: Live | None, by: str, succeeded: bool, told: str
+) -> None:
+    record = await rig.registry.start(replace(REQUEST, job=msgspec.structs.replace(REQUEST.job, live=live)))
+    (await rig.workers.wait_started(1)).write("clip.mp4", b"a part")
+    await trio.testing.wait_all_tasks_blocked()
+    if by == "a client":
+        await rig.registry.stop(record.id)
+    elif by == "shutdown":
+        await rig.registry.close()
+    else:
+        await trio.sleep(1801)
+    record = rig.registry.get(record.id)
+    assert (record.succeeded, record.reason) == (succeeded, "" if succeeded else told)
+    assert [remark.text for remark in record.report.remarks] == ([told] if told else [])
+    assert len(record.files) == 1
+
+
+async def test_what_was_done_when_the_server_stopped_it_has_succeeded(rig: Rig) -> None:
+    session_id, worker = await rig.start()
+    worker.end()
+    await rig.registry.close()
+    record = rig.registry.get(session_id)
+    assert (record.succeeded, record.report.remarks) == (True, ())
+
+
+async def test_a_stopped_clip_is_as_far_as_it_came(rig: Rig) -> None:
+    rig.disk.survey = Survey(recorded=(Recorded(spans_us=((0, 1_000_000),), size=1),))
+    session_id, worker = await rig.start()
+    worker.send(Progress(last_frame_us=250_000, source=0))
+    await trio.testing.wait_all_tasks_blocked()
+    await rig.registry.stop(session_id)
+    assert rig.registry.standing(session_id).share == 0.25
 
 
 @pytest.mark.parametrize("is_stream", [True, False])

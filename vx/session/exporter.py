@@ -87,6 +87,8 @@ class Exporter:
         )
         if not by_itself:
             await self.salvage(session)
+        elif session.stop_scope.cancelled_caught and ended.succeeded:
+            return _stopped(session)
         return ended
 
     async def _take(self, session: Session, event: Event) -> None:
@@ -177,6 +179,20 @@ class Exporter:
             reason = f"{file.id} could not be put into {where.directory}: {problem}; it can be downloaded"
             ended = Ended(succeeded=False, reason=f"{ended.reason}; {reason}" if ended.reason else reason)
         return ended
+
+
+def _stopped(session: Session) -> Ended:
+    """How an export ended that did well until it was stopped, which its report gets to know.
+
+    A client who stops it gets what he wants; what the server stops is not all that was asked for.
+    """
+    because, record = session.stopped_because, session.record
+    when = "" if session.is_endless else " before its end"
+    why = f"it was stopped{when}: {because}" if because else "it was stopped on request, before its end"
+    if because or not session.is_endless:
+        session.record = replace(record, report=report.stop(record.report, why))
+    is_whole = session.is_endless or not because
+    return Ended(succeeded=is_whole, reason="" if is_whole else why)
 
 
 def _keep(session: Session, files: Sequence[ResultFile]) -> None:

@@ -153,7 +153,8 @@ class Registry:
             raise
         self._last_number = record.number
         session = Session(record, self._folder / record.id)
-        session.is_live_stream = isinstance(request.job, ClipJob) and request.job.live is not None
+        live = request.job.live if isinstance(request.job, ClipJob) else None
+        session.is_live_stream, session.is_endless = live is not None, live is not None and not live.duration_us
         self._starting[record.id] = session
         self._grant_turns()
         exists = False
@@ -215,7 +216,8 @@ class Registry:
         session = self._find(session_id, caller)
         self._touch(session)
         record = session.record
-        share = report.share_done(record.report) if record.state.is_running else 1.0
+        is_whole = not record.state.is_running and not record.report.stopped
+        share = 1.0 if is_whole else report.share_done(record.report)
         left_s = None
         if record.state.is_running and share > 0:
             left_s = self._running_s(session) * (1 - share) / share
@@ -382,14 +384,18 @@ class Registry:
         if session.leases or self._sessions.get(record.id) is not session:
             return
         if record.state.is_running:
-            lifetimes = self._lifetimes
-            running_s = lifetimes.live_stream if session.is_live_stream else lifetimes.running
-            self.deadlines.set(record.id, trio.current_time() + running_s)
+            self.deadlines.set(record.id, trio.current_time() + self._running_lifetime_s(session))
         elif record.state is State.COMPLETED and not session.purging:
             self.deadlines.set(record.id, trio.current_time() + self._lifetimes.completed)
 
-    def _request_stop(self, session: Session, caller: Caller) -> None:
+    def _running_lifetime_s(self, session: Session) -> float:
+        return self._lifetimes.live_stream if session.is_live_stream else self._lifetimes.running
+
+    def _request_stop(self, session: Session, caller: Caller, because: str = "") -> None:
+        """`because`: why, where it is not a client who wants that; a client's wish counts more."""
         record = session.record
+        if not because or record.state is not State.STOPPING:
+            session.stopped_because = because
         if record.state.is_running and record.state is not State.STOPPING:
             session.entries = (*session.entries, self._ledger.entry("stop", record, caller))
         session.record = replace(record, state=lifecycle.advance(record.state, lifecycle.Event.STOP))
@@ -403,8 +409,9 @@ class Registry:
         try:
             match session.record.state:
                 case State.QUEUED | State.RUNNING:
-                    about(log, session_id).warning("it is stopped: nobody has asked about it")
-                    self._request_stop(session, THE_SERVER)
+                    why = f"nobody asked about it for {self._running_lifetime_s(session):g} s"
+                    about(log, session_id).warning("it is stopped: %s", why)
+                    self._request_stop(session, THE_SERVER, why)
                 case State.COMPLETED:
                     await self._purge(session)
                 case State.REMOVED:
@@ -514,7 +521,7 @@ class Registry:
         self._ledger.closing = True
         running = [session for session in self._sessions.values() if session.record.state.is_running]
         for session in running:
-            self._request_stop(session, THE_SERVER)
+            self._request_stop(session, THE_SERVER, "the server was shut down")
         for session in running:
             await session.completed.wait()
 

@@ -39,6 +39,10 @@ class Session:
     folder: Path
     is_live_stream: bool = False
     """It has no end of its own, or a late one: it is stopped sooner when nobody asks about it."""
+    is_endless: bool = False
+    """It has no end of its own: whoever stops it, it is whole."""
+    stopped_because: str = ""
+    """Why the server has stopped it; empty where a client has, or nobody."""
     began: float | None = None
     """When its turn came, on trio's clock."""
     turn: trio.Event = field(default_factory=trio.Event)
