@@ -1,15 +1,14 @@
-"""The text of a moment, and the cues of a stretch of time."""
+"""The text of a moment."""
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vx.captions import Caption, Cue, check_time_format, clean, cues, format_time
+from vx.captions import Caption, check_time_format, clean, format_time
 from vx.drawing import Words
 from vx.jobs import Source
 
@@ -60,25 +59,6 @@ def test_cameras_in_one_file_are_named_once_each() -> None:
 def test_what_cannot_be_drawn_goes() -> None:
     assert clean("a\tb\r\n\r\n \x00c\x1b[1m\u202ed\n") == "a b\nc [1m d"
     assert clean("क्\u200dष") == "क्\u200dष"
-
-
-def test_a_stretch_has_a_cue_for_each_second() -> None:
-    made = list(cues(caption("{Timestamp}", time_format="%S.%f"), AT, AT + 2_000_000))
-    second = AT - AT % 1_000_000
-    assert made == [
-        Cue(AT, second + 1_000_000, "11.155"),
-        Cue(second + 1_000_000, second + 2_000_000, "12.000"),
-        Cue(second + 2_000_000, AT + 2_000_000, "13.000"),
-    ]
-
-
-@given(st.integers(-(10**15), 10**15), st.integers(0, 10_000_000))
-def test_cues_follow_each_other_without_a_hole(begin_us: int, length_us: int) -> None:
-    end_us = begin_us + length_us
-    made = list(cues(caption("{Timestamp}"), begin_us, end_us))
-    assert sum(cue.end_us - cue.begin_us for cue in made) == length_us
-    assert all(one.end_us == other.begin_us for one, other in itertools.pairwise(made))
-    assert all(0 < cue.end_us - cue.begin_us <= 1_000_000 for cue in made)
 
 
 @given(st.text(), st.integers(-(2**55), 2**55), st.integers(-840, 840))

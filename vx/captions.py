@@ -1,16 +1,12 @@
-"""What the text in a picture or in a subtitle track says at a moment. Pure: wall times in, text out.
-
-`cues` is what a player shows along a stretch of recorded time: a cue for each second of the wall clock.
-"""
+"""What the text in a picture or in a subtitle track says at a moment. Pure: wall times in, text out."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from vx.drawing import Words
 from vx.jobs import Source
@@ -156,19 +152,3 @@ class Caption:
         """The most bytes that the text has at any moment, given one."""
         names = _LONGEST_NAME * self.time_format.count("%")
         return max(len(self.at(us).encode()) + names * (len(self.parts) - 1), len(self.gap(us).encode()) + names)
-
-
-class Cue(NamedTuple):
-    """A text that is shown from `begin_us` to `end_us`."""
-
-    begin_us: int
-    end_us: int
-    text: str
-
-
-def cues(caption: Caption, begin_us: int, end_us: int) -> Iterator[Cue]:
-    """The cues of a stretch that was recorded, on the wall clock: they begin with it and with each second in it."""
-    while begin_us < end_us:
-        next_us = min(begin_us - begin_us % SECOND_US + SECOND_US, end_us)
-        yield Cue(begin_us, next_us, caption.at(begin_us))
-        begin_us = next_us

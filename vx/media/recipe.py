@@ -265,11 +265,6 @@ def _sound_recipe(codec: str, coding: Coding, source: Sound, why: str) -> Encode
     )
 
 
-def holds_sound(container: Container, codec: str) -> bool:
-    """Whether a container can hold sound in this codec."""
-    return codec in _SOUNDS[container]
-
-
 def _row(quality: Quality) -> tuple[int, int, int, int, int, int]:
     return QUALITIES["medium" if quality == "normal" else quality]
 

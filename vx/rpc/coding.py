@@ -10,8 +10,6 @@ from vx.jobs import Coding, Container, Quality
 from vx.rpc.generated.axxonsoft.bl.mmexport import EAudioCodec, EFrameFrequency, EQuality, EVideoCodec
 from vx.rpc.refusing import Settings, invalid, one_of, unsupported
 
-SETTINGS = ("video_quality", "video_codec", "audio_quality", "audio_codec", "frame_frequency", "time_lapse")
-
 _QUALITIES: Mapping[int, Quality] = {
     EQuality.C_BEST_QUALITY: "best",
     EQuality.C_FINE_QUALITY: "fine",
