@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import trio
 
-from vx.jobs import Ended, Event, SalvageJob
+from vx.child import ChildLink
+from vx.jobs import Ended, Event, Note, Probed, SalvageJob
 from vx.worker import Worker, WorkerLimits, WorkerPool
 
 LIMITS = WorkerLimits(nice=0, memory=4 << 30)
@@ -86,6 +88,43 @@ async def test_workers_are_started_at_the_same_time(pool: WorkerPool) -> None:
         for _ in range(10):
             nursery.start_soon(work)
     assert len(ended) == 10
+
+
+def notice_much(job: bytes, sock: socket.socket, limits: WorkerLimits) -> None:
+    """What a worker does that has met thousands of broken recordings."""
+    notes = tuple(Note(level="warning", text=f"{number}: {'x' * 100}", source=0) for number in range(3000))
+    ChildLink(sock).send(Probed(source=0, video="copied", notes=notes))
+
+
+async def test_of_more_notes_than_fit_the_first_come() -> None:
+    async with WorkerPool(LIMITS, main=notice_much).open_worker(NO_WORK) as worker:
+        (probed,) = await events_of(worker)
+    assert isinstance(probed, Probed)
+    assert probed.video == "copied"
+    assert 100 < len(probed.notes) < 3000
+    assert probed.notes[99].text.startswith("99: ")
+
+
+def test_nothing_is_loaded_from_the_folder_in_which_the_server_was_started(tmp_path: Path) -> None:
+    """It may be one into which others can write."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "multiprocessing.py").write_text("raise SystemExit('somebody else is here')")
+    (tmp_path / "serve.py").write_text("""if True:
+        import trio
+        from vx.jobs import SalvageJob
+        from vx.worker import WorkerLimits, WorkerPool
+
+        async def main():
+            pool = WorkerPool(WorkerLimits(nice=0, memory=4 << 30))
+            async with pool.open_worker(SalvageJob(folder="/", parts=())) as worker:
+                print(await worker.receive())
+
+        if __name__ == "__main__":
+            trio.run(main)
+    """)
+    command = [sys.executable, str(tmp_path / "serve.py")]
+    done = subprocess.run(command, cwd=tmp_path / "folder", capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("Ended("), done.stderr
 
 
 def test_a_worker_has_its_limits() -> None:

@@ -30,6 +30,7 @@ from vx.jobs import (
     Event,
     Job,
     Note,
+    Probed,
     ProbeJob,
     SalvageJob,
     Stop,
@@ -40,6 +41,9 @@ from vx.jobs import (
 from vx.privileges import keep_memory_private
 
 MAX_EVENT = 64 * 1024
+"""Bytes of an event, which is one datagram. Of more notes than fit into one the last are left out."""
+_LONGEST_TEXT = 10_000
+"""Characters of what is told of an unexpected error, which may quote anything."""
 
 
 class WorkerLimits(msgspec.Struct, frozen=True):
@@ -51,7 +55,7 @@ class WorkerLimits(msgspec.Struct, frozen=True):
     """Folders that it may read beside those of its recordings: where symbolic links in them lead."""
 
 
-class _ChildLink:
+class ChildLink:
     """The child's end of the border: a `vx.jobs.Link`."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -61,7 +65,9 @@ class _ChildLink:
         self._callbacks: list[Callable[[], None]] = []
 
     def send(self, event: Event) -> None:
-        self._sock.send(encode(event))
+        while len(data := encode(event)) > MAX_EVENT and isinstance(event, Probed):
+            event = msgspec.structs.replace(event, notes=event.notes[: len(event.notes) // 2])
+        self._sock.send(data)
 
     def call_on_stop(self, callback: Callable[[], None]) -> None:
         with self._lock:
@@ -99,7 +105,7 @@ def work(job: bytes, sock: socket.socket, limits: WorkerLimits) -> None:
     restrict(limits)
     decoded = decode_job(job)
     _occupy(decoded.folder)
-    link = _ChildLink(sock)
+    link = ChildLink(sock)
     try:
         _confine(decoded, limits.readable)
     except OSError as error:
@@ -108,7 +114,7 @@ def work(job: bytes, sock: socket.socket, limits: WorkerLimits) -> None:
     try:
         ended = run(decoded, link)
     except Exception as error:  # noqa: BLE001  # the edge of the process: the server learns what happened
-        link.send(Note(level="error", text=traceback.format_exc(limit=-20)))
+        link.send(Note(level="error", text=traceback.format_exc(limit=-20)[-_LONGEST_TEXT:]))
         ended = Ended(succeeded=False, reason=_reason(error, limits.memory))
     with contextlib.suppress(OSError):
         link.send(ended)
@@ -141,7 +147,7 @@ def _reason(error: Exception, limit: int) -> str:
     """
     if isinstance(error, MemoryError):
         return f"the export needs more memory than a worker may use (worker.memory_mb: {limit >> 20})"
-    told = f"internal error: {type(error).__name__}: {error}"
+    told = f"internal error: {type(error).__name__}: {error}"[:_LONGEST_TEXT]
     status = Path("/proc/self/status").read_text()
     peak = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmPeak:"))
     if peak < limit - limit // 4:

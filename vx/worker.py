@@ -29,9 +29,10 @@ from vx.jobs import Event, Job, Stop, decode_event, encode
 log = logging.getLogger(__name__)
 
 _Turn = Callable[[Callable[[], object]], Awaitable[None]]
-ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "PYTHONSAFEPATH": "1"}
 """Of the fork server and its workers. What a worker's reader allocates its writer frees: with an arena for each thread
-that costs a twentieth of a copy's CPU time, and 3 MB.
+that costs a twentieth of a copy's CPU time, and 3 MB. And nothing is loaded from the folder in which the server was
+started.
 """
 _REAP_S = 5.0
 """How long a killed process may take to be gone. Only a process stuck in the kernel (a dead disk) takes any time."""

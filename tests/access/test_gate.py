@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import trio
@@ -275,6 +276,16 @@ async def test_the_helper_checks_and_ends_when_nobody_logs_in(
     if helper is not None:
         with trio.fail_after(30):
             await helper.wait()
+    assert await check(passwords, "right")
+
+
+async def test_the_helper_loads_nothing_from_the_folder_in_which_the_server_was_started(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('somebody else is here')")
+    monkeypatch.chdir(tmp_path)
+    passwords = Passwords()
+    nursery.start_soon(passwords.run)
     assert await check(passwords, "right")
 
 

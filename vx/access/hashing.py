@@ -1,4 +1,4 @@
-"""Password hashes, argon2id: a helper process of the server (`python -m vx.access.hashing`), and `vx passwd`.
+"""Password hashes, argon2id: this file as a helper process of the server, and `vx passwd`.
 
 The server does not compute them itself: each takes tens of megabytes and of milliseconds, and neither is to stay with
 the process that answers everybody. The helper reads lines of JSON, `["hash", "password"]`, and answers each with

@@ -15,11 +15,13 @@ from subprocess import PIPE
 
 import trio
 
+from vx.access import hashing
 from vx.errors import Kind, VxError
 
 log = logging.getLogger(__name__)
 
-_HELPER = (sys.executable, "-m", "vx.access.hashing")
+_HELPER = (sys.executable, "-P", hashing.__file__)
+"""With -P it loads nothing from the folder in which the server was started."""
 _ANSWER_S = 10.0
 """How long a check may take; on a machine where it takes longer nobody can log in anyhow."""
 _IDLE_S = 10.0
