@@ -85,9 +85,11 @@ def test_who_may_not_see_a_camera_is_told_the_same_whether_there_is_one() -> Non
 
 
 def test_the_deepest_archive_counts() -> None:
-    short, long, whole = (f'cameras = ["*"]\narchive = true\narchive_depth_h = {hours}' for hours in (2, 48.5, 0))
+    hours = (2, 48.5, 0, 1e-12)
+    short, long, whole, nothing = (f'cameras = ["*"]\narchive = true\narchive_depth_h = {each}' for each in hours)
     assert rights(short, long).earliest_us(FIRST, 100 * HOUR_US) == round(51.5 * HOUR_US)
     assert rights(short, whole).earliest_us(FIRST, 100 * HOUR_US) is None
+    assert rights(nothing).earliest_us(FIRST, 100 * HOUR_US) == 100 * HOUR_US
 
 
 def test_demands_and_limits() -> None:

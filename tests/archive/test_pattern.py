@@ -151,6 +151,17 @@ def test_the_hour_that_happens_twice_spans_both() -> None:
     assert span == (parse_timestamp("20261025T000000"), parse_timestamp("20261025T020000"))
 
 
+def test_the_hour_that_never_happens_is_in_its_folder_all_the_same() -> None:
+    """A recorder that changes its clock late has written it."""
+    berlin = ZoneInfo("Europe/Berlin")
+    pattern = NamePattern.parse("/r/%Y-%m-%d/%H/%M.%S.mp4")
+    hour = {"Y": 2026, "m": 3, "d": 29, "H": 2}
+    start, span = pattern.start_us({**hour, "M": 30, "S": 0}, berlin), pattern.span_us(hour, berlin)
+    assert start == parse_timestamp("20260329T013000")
+    assert span is not None
+    assert span[0] <= start < span[1]
+
+
 @given(st.datetimes(datetime(1990, 1, 1), datetime(2200, 1, 1)), st.integers(0, 7200))
 def test_names_that_sort_lie_between_their_bounds(moment: datetime, width_s: int) -> None:
     berlin = ZoneInfo("Europe/Berlin")

@@ -35,7 +35,8 @@ _DIRECTIVES = {**_DIGITS, "j": r"\d{3}", "f": r"\d+", "s": r"\d{10}", "z": r"Z|[
 _OPEN_ENDED = {"f"}
 _SORTABLE = ("Y", "m", "d", "H", "M", "S")
 _LONGEST_SHIFT = timedelta(hours=3)
-"""More than any clock has ever been turned back or forth at once; a bound of local times is widened by it."""
+"""No clock has been turned back further at once in this century (Antarctica/Casey was, so far); a bound of local times
+is widened by it."""
 
 ALLOWED = "%Y %y %m %d %H %M %S %f %s %j %z and %%"
 
@@ -145,7 +146,7 @@ class NamePattern:
                 offset = timedelta(seconds=fields["z"])
                 return from_datetime(_utc(first, offset)), from_datetime(_utc(last, offset))
             earliest = _utc(first, max(_offsets(first, zone)))
-            latest = _utc(last, min(_offsets(last, zone)))
+            latest = _utc(last, min(_offsets(last, zone) + _offsets(last - timedelta(seconds=1), zone)))
             return from_datetime(earliest), from_datetime(latest)
         except (ValueError, OverflowError):
             return None

@@ -308,7 +308,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
                     cameras=role.cameras,
                     live=role.live,
                     archive=role.archive,
-                    archive_depth_us=round(role.archive_depth_h * 3_600_000_000) or None,
+                    archive_depth_us=round(role.archive_depth_h * 3_600_000_000) if role.archive_depth_h else None,
                     may_see_unmasked=role.may_see_unmasked,
                 )
                 for role in roles
