@@ -322,10 +322,9 @@ def _become(user: str | None) -> None:
 
 @asynccontextmanager
 async def _open_store(config: Config, results: Path) -> AsyncIterator[SqliteStore]:
-    database = config.state_dir / "vx.sqlite"
     try:
-        await trio.to_thread.run_sync(folders.set_aside, results, database)
-        async with open_store(database, audit_s=config.lifetimes.audit_s) as store:
+        await trio.to_thread.run_sync(folders.set_aside, results, config.database)
+        async with open_store(config.database, audit_s=config.lifetimes.audit_s) as store:
             yield store
     except OSError as error:
         raise VxError(Kind.UNAVAILABLE, f"state_dir {config.state_dir} cannot be used: {error.strerror}") from None

@@ -16,6 +16,8 @@ _MICROSECOND = timedelta(microseconds=1)
 _DAY_US = 86_400_000_000
 _COMPACT = re.compile(r"(\d{8}T\d{6})(?:\.(\d{1,6}))?", re.ASCII)
 
+MS_1900_TO_1970 = 2_208_988_800_000
+"""Milliseconds from 1900-01-01, where the contract's history counts from, to 1970-01-01."""
 ALLOWED = "YYYYMMDDTHHMMSS[.ffffff] in UTC, or ISO 8601 with Z or an offset"
 
 

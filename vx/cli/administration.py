@@ -65,7 +65,7 @@ def audit(
     with told_as_usage("--since"):
         since_us = values.parse_time(since, surroundings.now_us()) if since else 0
     with told_and_ended(config_file):
-        for entry in read_audit(load(config_file).state_dir / "vx.sqlite", since_us, user, session_id):
+        for entry in read_audit(load(config_file).database, since_us, user, session_id):
             if as_json:
                 document = {
                     "at": format_timestamp(entry.at_us),

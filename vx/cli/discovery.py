@@ -8,13 +8,13 @@ import click
 
 from vx.cli import values
 from vx.cli.calling import Call, client_command, told_as_usage
+from vx.timestamps import MS_1900_TO_1970, format_timestamp
 
 if TYPE_CHECKING:
     from vx.cli.client import Client
     from vx.cli.report import Report
     from vx.rpc.generated.axxonsoft.bl import archive, domain
 
-_TO_1900_MS = 2_208_988_800_000
 _DAY_MS = 86_400_000
 _BAR = 72
 """Characters of a day's bar: each is twenty minutes."""
@@ -84,8 +84,8 @@ def history(call: Call, camera: str, day: str | None, storage: str, gap_s: float
         source = _source(await client.cameras(), origin, storage)
         request = archive.GetHistory2Request(
             access_point=source,
-            begin_time=begin_ms + _TO_1900_MS,
-            end_time=begin_ms + _DAY_MS + _TO_1900_MS,
+            begin_time=begin_ms + MS_1900_TO_1970,
+            end_time=begin_ms + _DAY_MS + MS_1900_TO_1970,
             min_gap_ms=round(gap_s * 1000),
         )
         return await client.history(request)
@@ -112,9 +112,8 @@ def _source(found: list[domain.Camera], origin: str, storage: str) -> str:
 def _show(call: Call, answer: archive.GetHistory2Response, begin_ms: int) -> None:
     from vx.cli.report import print_json
     from vx.rpc.generated.axxonsoft.bl.archive import GetHistory2ResponseEResult
-    from vx.timestamps import format_timestamp
 
-    spans = [(span.begin_time - _TO_1900_MS, span.end_time - _TO_1900_MS) for span in answer.intervals]
+    spans = [(span.begin_time - MS_1900_TO_1970, span.end_time - MS_1900_TO_1970) for span in answer.intervals]
     is_whole = answer.result == GetHistory2ResponseEResult.FULL
     if call.as_json:
         intervals = [

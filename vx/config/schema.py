@@ -269,6 +269,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     agent: tuple[Agent, ...] = ()
 
     @property
+    def database(self) -> Path:
+        """Where sessions, tokens and the audit are kept."""
+        return self.state_dir / "vx.sqlite"
+
+    @property
     def index_dir(self) -> Path:
         """Where the tables of recordings are kept."""
         return self.state_dir / "index"

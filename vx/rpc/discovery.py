@@ -21,11 +21,10 @@ from vx.rpc.codec import Encoded, bytes_field, text_field
 from vx.rpc.generated.axxonsoft.bl import archive as archive_messages
 from vx.rpc.generated.axxonsoft.bl import domain
 from vx.rpc.paging import page_size, page_token, parse_token
+from vx.timestamps import MS_1900_TO_1970
 
 _Item = TypeVar("_Item")
 
-_MS_TO_1970 = 2_208_988_800_000
-"""Milliseconds from 1900-01-01, where the contract's history counts from, to 1970-01-01."""
 _SEARCHES_AT_ONCE = 4
 """Threads that look at the recordings' disks."""
 _LATEST_MS = 1 << 48
@@ -120,8 +119,8 @@ class ArchiveService(StreamsResponses, archive_messages.ArchiveServiceBase):
             intervals=[
                 archive_messages.GetHistory2ResponseInterval(
                     # Outward: what is exported by these times has the first and the last frame.
-                    begin_time=begin // 1000 + _MS_TO_1970,
-                    end_time=-(-end // 1000) + _MS_TO_1970,
+                    begin_time=begin // 1000 + MS_1900_TO_1970,
+                    end_time=-(-end // 1000) + MS_1900_TO_1970,
                 )
                 for begin, end in few
             ],
@@ -150,7 +149,7 @@ def _range_us(begin_ms: int, end_ms: int) -> tuple[int, int]:
     if begin_ms == end_ms:
         raise VxError(Kind.INVALID, "is the same as begin_time; the range is empty", field="end_time")
     begin_ms, end_ms = sorted((begin_ms, end_ms))
-    return (begin_ms - _MS_TO_1970) * 1000, (end_ms - _MS_TO_1970) * 1000
+    return (begin_ms - MS_1900_TO_1970) * 1000, (end_ms - MS_1900_TO_1970) * 1000
 
 
 def _pages(found: Mapping[int, _Item], token: str, size: int, encode: Callable[[_Item], bytes]) -> Iterable[Encoded]:
