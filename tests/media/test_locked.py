@@ -44,7 +44,7 @@ def unpacked(path: Path, folder: Path, password: str = PASSWORD) -> Path:
     """The file in a ZIP file, as 7-Zip unpacks it."""
     folder.mkdir()
     done = subprocess.run(["7z", "x", f"-p{password}", f"-o{folder}", path], capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout[-500:]
+    assert done.returncode == 0, done.stderr
     (found,) = folder.iterdir()
     return found
 
