@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vx.config.addresses import Address
 from vx.config.mistakes import ConfigError
 from vx.config.reading import load, parse
+from vx.config.rules import safe_file_name
 from vx.config.schema import Archive, Camera, Config, Lifetimes, Log, Tls, Worker
 from vx.errors import Kind
 
@@ -361,6 +362,11 @@ _SOURCE = '"hosts/NODE/DeviceIpint.N/SourceEndpoint.video:A:B"'
         ),
         (_ARCHIVE + "zone = 1", 'camera[0].archive[0].zone: unknown key; did you mean "timezone"?'),
         ("a = \nb = 1\n", "not TOML: Invalid value (at line 1, column 5)"),
+        (
+            'state_dir = "/s"\n[metrics]\nlisten = "0.0.0.0:9100"\n',
+            'metrics.listen: "0.0.0.0:9100" can be reached from other machines, and nobody is asked there who he is; '
+            "allowed is 127.0.0.1, [::1], localhost or unix:///PATH, or set insecure = true",
+        ),
         ("a = 1\na = 2\n", "not TOML: Cannot overwrite a value (at line 2, column 6)"),
         ("\na = ", "not TOML: Invalid value (at line 2, the last one)"),
     ],
@@ -454,7 +460,7 @@ def test_addresses(text: str, address: Address, local: bool) -> None:
         "unix://run.sock",
         "unix:///",
         "unix:///run/",
-        "unix:///" + "x" * 108,
+        "unix:///" + "x" * 107,
     ],
 )
 def test_no_addresses(text: str) -> None:
@@ -494,3 +500,33 @@ def test_the_configuration_is_light() -> None:
     heavy = "{'trio', 'av', 'PIL', 'numpy', 'grpclib', 'betterproto', 'h2', 'asyncio', 'click', 'rich'}"
     script = f"import sys, vx.config.reading; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_sockets_path_may_have_107_bytes() -> None:
+    assert Address.parse("unix:///" + "x" * 106).unix_path == "/" + "x" * 106
+
+
+@pytest.mark.parametrize(("gigabytes", "size"), [("0.25", 268_435_456), ("2", 2_147_483_648), ("0", 0)])
+def test_a_gigabyte_has_1024_megabytes(gigabytes: str, size: int) -> None:
+    results = parse(f'state_dir = "/s"\n[results]\nmin_free_gb = {gigabytes}\nmax_total_gb = {gigabytes}\n').results
+    assert (results.min_free, results.max_total) == (size, size)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (".profile", "begins with a dot"),
+        ("a/b", "not a path"),
+        ("a\\b", "not a path"),
+        ("a\tb", "control characters"),
+        (" ", "is empty"),
+        ("ä" * 101, "longer than 200 bytes"),
+    ],
+)
+def test_no_names_of_files(name: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        safe_file_name(name)
+
+
+def test_a_files_name_may_have_200_bytes() -> None:
+    assert safe_file_name("ä" * 100) == "ä" * 100

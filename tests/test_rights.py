@@ -101,7 +101,9 @@ def test_demands_and_limits() -> None:
 
 def test_masks_are_for_everybody_but_who_may_see_without() -> None:
     role = 'cameras = ["Server1/*"]\nmay_see_unmasked = true'
-    assert rights(role).may_see_unmasked(FIRST)
+    other = 'cameras = ["Server2/*"]\narchive = true'
+    assert rights(role, other).may_see_unmasked(FIRST)
+    assert not rights(role, other).may_see_unmasked(OTHER)
     assert not EVERYTHING.may_see_unmasked(FIRST)
 
 

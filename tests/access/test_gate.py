@@ -14,6 +14,7 @@ from argon2 import PasswordHasher
 
 from vx.access import tokens as tokens_module
 from vx.access.gate import Gate, Peer
+from vx.access.hashing import MAX_PASSWORD
 from vx.access.lockout import ACCOUNT_FREE, Verdict
 from vx.access.passwords import Passwords
 from vx.access.tokens import GRACE_US, Tokens
@@ -73,7 +74,9 @@ class Checker(Passwords):
 
     def __init__(self) -> None:
         super().__init__()
+        self.right = "right"
         self.asked: list[str] = []
+        self.seen: set[str] = set()
         self.turn: trio.Event | None = None
         """Checks wait for it."""
 
@@ -82,7 +85,8 @@ class Checker(Passwords):
         if self.turn is not None:
             await self.turn.wait()
         self.asked.append(password_hash)
-        return password_hash == ALICE_HASH and password == "right"
+        self.seen.add(password)
+        return password_hash == ALICE_HASH and password == self.right
 
 
 class Rig:
@@ -208,6 +212,23 @@ async def test_wrong_names_and_wrong_passwords_take_the_same_way(rig: Rig) -> No
         ("refused", "(unknown)"),
         ("refused", "alice"),
     ]
+
+
+async def test_a_password_that_is_too_long_is_wrong_and_not_looked_at(rig: Rig) -> None:
+    rig.passwords.right = ""
+    assert (await rig.gate.login("alice", "x" * (MAX_PASSWORD + 1), HERE)).token is None
+    assert rig.passwords.seen == {""}
+    rig.passwords.right = "x" * MAX_PASSWORD
+    assert (await rig.gate.login("alice", "x" * MAX_PASSWORD, HERE)).token is not None
+
+
+async def test_who_mistyped_and_then_did_not_may_come_in_while_others_guess(rig: Rig) -> None:
+    for password in ("wrong", "right"):
+        await rig.gate.login("alice", password, HERE)
+    for _ in range(ACCOUNT_FREE):
+        await rig.gate.login("alice", "wrong", THERE)
+    assert (await rig.gate.login("alice", "right", THERE)).verdict is Verdict.ACCOUNT_LOCKED
+    assert (await rig.gate.login("alice", "right", HERE)).token is not None
 
 
 async def test_who_is_held_off_costs_no_check(rig: Rig, autojump_clock: trio.testing.MockClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,6 +87,16 @@ def test_memory_is_bounded() -> None:
         held.failed("x" * 1000 + str(number), f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 0)
     for memory in (held._accounts, held._addresses, held._pairs):
         assert len(memory._of) == lockout.CAPACITY
+
+
+def test_of_too_many_the_one_that_failed_longest_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lockout, "CAPACITY", 3)
+    held = Lockout()
+    hosts = [f"192.0.2.{number}" for number in range(4)]
+    for host in (*hosts[:3], hosts[0], hosts[3]):
+        fail(held, ADDRESS_FREE, account="alice", host=host)
+    blocked = [host for host in hosts if held.judge("x", host, 0) is Verdict.ADDRESS_BLOCKED]
+    assert blocked == [hosts[0], hosts[2], hosts[3]]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([HERE, THERE]), st.floats(0, 100)), max_size=60))
