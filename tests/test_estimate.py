@@ -72,6 +72,11 @@ def test_recordings_that_begin_at_the_same_moment_count_each(tmp_path: Path) -> 
     assert 2_000_000 < bytes_needed(job) < 2_200_000
 
 
+def test_what_is_encrypted_needs_room_twice(folder: Path) -> None:
+    job = clip(folder, T0, T0 + 540)
+    assert bytes_needed(msgspec.structs.replace(job, password="secret")) == 2 * bytes_needed(job)
+
+
 def test_no_recordings_need_next_to_nothing(tmp_path: Path) -> None:
     assert bytes_needed(clip(tmp_path / "gone", T0, T0 + 60)) < 100_000
 

@@ -40,6 +40,11 @@ def test_progress_of_several_files_adds_up() -> None:
     assert report.share_done(made) == pytest.approx(0.9)
 
 
+def test_a_source_that_has_ended_goes_on_no_more() -> None:
+    made = told(Progress(last_frame_us=5), SourceEnded(source=0), Progress(last_frame_us=9), count=2)
+    assert [source.done_until_us for source in made.sources] == [5, 9]
+
+
 def test_where_nothing_is_recorded_sources_are_counted() -> None:
     made = told(count=2)
     assert report.share_done(made) == 0

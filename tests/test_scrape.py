@@ -83,7 +83,8 @@ async def test_all_else_is_refused(address: Address, request_: bytes, status: by
 async def test_who_says_nothing_is_left(address: Address, autojump_clock: trio.testing.MockClock) -> None:
     async with await trio.open_tcp_stream(*address) as silent:
         await silent.send_all(b"GET /metrics HTTP/1.1\r\n")
-        assert await silent.receive_some() == b""
+        with trio.fail_after(10):
+            assert await silent.receive_some() == b""
 
 
 async def test_eight_at_a_time(address: Address) -> None:

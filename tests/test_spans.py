@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vx import spans
@@ -27,6 +27,8 @@ def test_they_are_sets_of_moments(one: list[Span], other: list[Span]) -> None:
 
 
 @given(SOME, st.integers(0, 80), st.integers(0, 40))
+@example([(0, 2)], 1, 1)
+@example([(2, 4)], 1, 2)
 def test_length_within_a_stretch(some: list[Span], begin: int, lasts: int) -> None:
     within = moments(some) & set(range(begin, begin + lasts))
     assert spans.length_within(some, (begin, begin + lasts)) == len(within)

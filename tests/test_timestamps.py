@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -35,6 +36,17 @@ every_us = st.integers(FIRST_US, LAST_US)
 )
 def test_what_is_read(text: str, wire: str) -> None:
     assert format_timestamp(parse_timestamp(text)) == wire
+
+
+@pytest.mark.parametrize("text", ["20260511T080411", "2026-05-11T08:04:11"])
+def test_a_time_without_an_offset_is_utc_wherever_the_server_is(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert format_timestamp(parse_timestamp(text)) == "20260511T080411.000000"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_the_epoch_is_zero() -> None:
