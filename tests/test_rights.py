@@ -119,6 +119,8 @@ def test_masks_are_for_everybody_but_who_may_see_without() -> None:
         (f'[[user]]\nname = "a\\u0000"\npassword_hash = "{HASH}"', "user[0].name"),
         (f'[[user]]\nname = " a"\npassword_hash = "{HASH}"', 'user[0].name: " a" is not allowed'),
         ('[[user]]\nname = "a"\npassword_hash = "' + HASH.replace("19456", "9999999") + '"', "it costs too much"),
+        ('[[user]]\nname = "a"\npassword_hash = "' + HASH.replace("t=2", "t=21") + '"', "it costs too much"),
+        ('[[user]]\nname = "a"\npassword_hash = "' + HASH.replace("p=1", "p=9") + '"', "it costs too much"),
         ('[[role]]\nname = "a"\ncameras = ["Server1/../x"]', "role[0].cameras[0]"),
         ('[[role]]\nname = "a"\ncameras = ["a\\u0000b"]', "role[0].cameras[0]"),
         ('[[role]]\nname = "a"\ncameras = [""]', "role[0].cameras[0]"),

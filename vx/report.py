@@ -126,7 +126,7 @@ def share_done(report: Report) -> float:
     if not whole:
         return sum(source.ended for source in report.sources) / len(report.sources)
     done = _written_us if report.stopped else _done_us  # a source that was stopped has ended, too
-    return min(sum(done(source) for source in report.sources) / whole, 1.0)
+    return sum(done(source) for source in report.sources) / whole
 
 
 def exported_us(report: Report) -> int:

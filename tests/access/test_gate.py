@@ -16,7 +16,7 @@ from vx.access import tokens as tokens_module
 from vx.access.gate import Gate, Peer
 from vx.access.hashing import MAX_PASSWORD
 from vx.access.lockout import ACCOUNT_FREE, Verdict
-from vx.access.passwords import Passwords
+from vx.access.passwords import _IDLE_S, Passwords
 from vx.access.tokens import GRACE_US, Tokens
 from vx.config.reading import parse
 from vx.config.schema import Config
@@ -308,6 +308,23 @@ async def test_the_helper_loads_nothing_from_the_folder_in_which_the_server_was_
     passwords = Passwords()
     nursery.start_soon(passwords.run)
     assert await check(passwords, "right")
+
+
+async def test_the_helper_stays_while_there_are_logins(
+    nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    passwords = Passwords()
+    nursery.start_soon(passwords.run)
+    assert await check(passwords, "right")
+    helper = passwords._helper
+    for _ in range(3):
+        mock_clock.jump(_IDLE_S - 1)
+        assert await check(passwords, "right")
+        await trio.testing.wait_all_tasks_blocked()
+        assert passwords._helper is helper
+    mock_clock.jump(_IDLE_S)
+    assert helper
+    await helper.wait()
 
 
 HANGS = [sys.executable, "-c", "import time; time.sleep(1000)"]
