@@ -110,6 +110,7 @@ def test_nothing_is_loaded_from_the_folder_in_which_the_server_was_started(tmp_p
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "multiprocessing.py").write_text("raise SystemExit('somebody else is here')")
     (tmp_path / "serve.py").write_text("""if True:
+        import os
         import trio
         from vx.jobs import SalvageJob
         from vx.worker import WorkerLimits, WorkerPool
@@ -117,7 +118,7 @@ def test_nothing_is_loaded_from_the_folder_in_which_the_server_was_started(tmp_p
         async def main():
             pool = WorkerPool(WorkerLimits(nice=0, memory=4 << 30))
             async with pool.open_worker(SalvageJob(folder="/", parts=())) as worker:
-                print(await worker.receive())
+                print(await worker.receive(), "PYTHONSAFEPATH" in os.environ)
 
         if __name__ == "__main__":
             trio.run(main)
@@ -125,6 +126,7 @@ def test_nothing_is_loaded_from_the_folder_in_which_the_server_was_started(tmp_p
     command = [sys.executable, str(tmp_path / "serve.py")]
     done = subprocess.run(command, cwd=tmp_path / "folder", capture_output=True, text=True, check=False)
     assert done.stdout.startswith("Ended("), done.stderr
+    assert done.stdout.endswith(" False\n"), "what the server starts besides is not concerned"
 
 
 def test_a_worker_has_its_limits() -> None:

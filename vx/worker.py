@@ -15,6 +15,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from multiprocessing import connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -29,11 +30,11 @@ from vx.jobs import Event, Job, Stop, decode_event, encode
 log = logging.getLogger(__name__)
 
 _Turn = Callable[[Callable[[], object]], Awaitable[None]]
-ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "PYTHONSAFEPATH": "1"}
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 """Of the fork server and its workers. What a worker's reader allocates its writer frees: with an arena for each thread
-that costs a twentieth of a copy's CPU time, and 3 MB. And nothing is loaded from the folder in which the server was
-started.
+that costs a twentieth of a copy's CPU time, and 3 MB.
 """
+_SAFE_PATH = "PYTHONSAFEPATH"
 _REAP_S = 5.0
 """How long a killed process may take to be gone. Only a process stuck in the kernel (a dead disk) takes any time."""
 
@@ -113,10 +114,21 @@ class WorkerPool:
                 process = self._context.Process(
                     target=self._main, args=(encode(job), theirs, self._limits), name="vx-worker", daemon=True
                 )
-                await self._turn(process.start)
+                await self._turn(partial(_start, process))
             worker = Worker(process, link, self._turn)
             try:
                 yield worker
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * _REAP_S):
                     await worker.aclose()
+
+
+def _start(process: BaseProcess) -> None:
+    """The first start executes the fork server, which loads nothing from the folder in which this one was started."""
+    was_safe = _SAFE_PATH in os.environ
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        process.start()
+    finally:
+        if not was_safe:
+            del os.environ[_SAFE_PATH]
