@@ -140,6 +140,17 @@ def _face(client: Client, options: Any) -> None:
     options.snapshot.settings.add(face_info=client.export.FocusObject(item="ann"))
 
 
+def _size_of_a_picture(client: Client, options: Any) -> None:
+    options.snapshot.format = 1
+    options.max_file_size = 1 << 20
+
+
+def _discrete_pdf(client: Client, options: Any) -> None:
+    options.snapshot.format = 2
+    options.archive.discrete = True
+    options.archive.sources.add(origin=CAMERA)
+
+
 def _unknown_field(client: Client, options: Any) -> None:
     options.archive.MergeFromString(b"\xa0\x06\x01")  # field 100
 
@@ -270,8 +281,9 @@ RULES = [
         UNBUILT,
         "stream.format: EXE: this server makes no programs; MP4 plays everywhere, also MKV",
     ),
-    (_set("stream.format", 77), INVALID, "stream.format: 77 is not a value of StreamTypeEFormat"),
+    (_set("stream.format", 77), INVALID, "stream.format: 77 is not a value of StreamType.EFormat"),
     (stream(video_quality=9), INVALID, "stream.settings[0].video_quality: 9 is not a value of EQuality"),
+    (stream(video_quality=-1), INVALID, "stream.settings[0].video_quality: -1 is not a value of EQuality"),
     (stream(video_codec=7), INVALID, "stream.settings[0].video_codec: 7 is not a value of EVideoCodec"),
     (
         stream(audio_codec=1),
@@ -302,8 +314,10 @@ RULES = [
         "stream.settings[0].password: has 1200 characters; at most 1000 are allowed",
     ),
     (stream(), INVALID, "stream.settings[0]: holds no setting"),
-    (_set("snapshot.format", 3), INVALID, "snapshot.format: 3 is not a value of SnapshotTypeEFormat"),
+    (_set("snapshot.format", 3), INVALID, "snapshot.format: 3 is not a value of SnapshotType.EFormat"),
     (_pdf_layout_of_jpeg, INVALID, "snapshot.settings[0].pdf_layout: is for snapshots in the format PDF"),
+    (_size_of_a_picture, UNBUILT, "max_file_size: is for clips; a picture is in one file"),
+    (_discrete_pdf, UNBUILT, "archive.discrete: is for clips; a PDF has a page for each source"),
     (_face, UNBUILT, "snapshot.settings[0].face_info: this server shows no faces beside a picture"),
     (common(timezone=9000), INVALID, "settings[0].timezone: is 9000; an offset from UTC in minutes, -840 to 840"),
     (common(comment="x" * 10_001), INVALID, "settings[0].comment: has 10001 characters; at most 10000 are allowed"),
@@ -330,6 +344,13 @@ def test_options_are_refused_with_their_path(
     options = client.clip(START, END)
     change(client, options)
     with refused(code, f"session_options.{text}"):
+        client.start(options)
+
+
+def test_a_duration_that_protobuf_does_not_know_is_malformed(client: Client) -> None:
+    options = client.clip(START, END)
+    options.live.duration.seconds = 1 << 62
+    with refused("INTERNAL", "malformed request: StartSessionRequest: a duration or a time is out of range"):
         client.start(options)
 
 

@@ -345,7 +345,7 @@ def cast(**fields: Any) -> list[CommonSetting]:
         (
             cast(common_info_mode=9),
             [],
-            "settings[0].subtitle_cast.common_info_mode: 9 is not a value of SubtitleInfoEMethod",
+            "settings[0].subtitle_cast.common_info_mode: 9 is not a value of SubtitleInfo.EMethod",
         ),
         (
             cast(common_info_pattern="x" * 10_001),

@@ -75,7 +75,9 @@ class Codec(CodecBase):
         """As `decode`, for what `is_small` has seen."""
         try:
             return message_type().parse(data)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        except OverflowError:
+            raise MalformedError(f"{message_type.__name__}: a duration or a time is out of range") from None
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise MalformedError(f"{message_type.__name__}: {error}") from error
 
 

@@ -21,6 +21,7 @@ from vx.rpc.codec import Encoded, bytes_field, text_field
 from vx.rpc.generated.axxonsoft.bl import archive as archive_messages
 from vx.rpc.generated.axxonsoft.bl import domain
 from vx.rpc.paging import page_size, page_token, parse_token
+from vx.rpc.refusing import bad_enum
 from vx.timestamps import MS_1900_TO_1970
 
 _Item = TypeVar("_Item")
@@ -99,7 +100,7 @@ class ArchiveService(StreamsResponses, archive_messages.ArchiveServiceBase):
         begin_us, end_us = _range_us(request.begin_time, request.end_time)
         modes = archive_messages.GetHistory2RequestEScanMode
         if request.scan_mode not in (modes.SM_EXACT, modes.SM_APPROXIMATE):
-            raise VxError(Kind.INVALID, f"{int(request.scan_mode)} is not a value of EScanMode", field="scan_mode")
+            bad_enum("scan_mode", request.scan_mode, modes)
         earliest_us = rights.earliest_us(camera.access_point, self._now_us())
         first_us = begin_us if earliest_us is None else max(begin_us, earliest_us)
 
@@ -164,7 +165,7 @@ def _pages(found: Mapping[int, _Item], token: str, size: int, encode: Callable[[
 
 def _is_full(view: int) -> bool:
     if view not in (domain.EViewMode.VIEW_MODE_NO_CHILD_OBJECTS, domain.EViewMode.VIEW_MODE_FULL):
-        raise VxError(Kind.INVALID, f"{int(view)} is not a value of EViewMode", field="view")
+        bad_enum("view", view, domain.EViewMode)
     return view == domain.EViewMode.VIEW_MODE_FULL
 
 

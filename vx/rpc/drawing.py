@@ -21,7 +21,7 @@ from vx.rpc.generated.axxonsoft.bl.mmexport import (
     SubtitleInfoEEntity,
     SubtitleInfoEMethod,
 )
-from vx.rpc.refusing import Settings, invalid, one_of, unsupported
+from vx.rpc.refusing import Settings, bad_enum, invalid, one_of, unsupported
 from vx.timestamps import parse_timestamp
 
 PAGE_SETTINGS = ("pdf_layout", "snapshot_place", "comment_place", "timestamp_place", "pdf_text_color", "pdf_font")
@@ -95,7 +95,7 @@ def _pattern(common: Settings) -> str:
         if detail == SubtitleInfoEEntity.SE_STREAM:
             unsupported(f"{path}.details[{index}]", "SE_STREAM: no text is recorded with the video here")
         if detail not in _PIECES:
-            invalid(f"{path}.details[{index}]", f"{int(detail)} is not a value of SubtitleInfoEEntity")
+            bad_enum(f"{path}.details[{index}]", detail, SubtitleInfoEEntity)
         pieces.append(_PIECES[detail])
     if _method(cast.stream_data_mode, f"{path}.stream_data_mode") != SubtitleInfoEMethod.SM_NONE:
         unsupported(f"{path}.stream_data_mode", "no text is recorded with the video here; SM_NONE is allowed")
@@ -125,7 +125,7 @@ def _method(value: int, path: str) -> int:
     try:
         return SubtitleInfoEMethod(value)
     except ValueError:
-        invalid(path, f"{int(value)} is not a value of SubtitleInfoEMethod")
+        bad_enum(path, value, SubtitleInfoEMethod)
 
 
 # ---- frames

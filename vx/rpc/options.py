@@ -7,9 +7,9 @@ is ignored in silence. Pure, but for the look at the clock's offset where the cl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import betterproto
 import msgspec
@@ -36,7 +36,7 @@ from vx.rpc.generated.axxonsoft.bl.mmexport import (
     StreamTypeEFormat,
 )
 from vx.rpc.generated.axxonsoft.bl.primitive import TimeRange
-from vx.rpc.refusing import Settings, invalid, unsupported
+from vx.rpc.refusing import Settings, bad_enum, invalid, unsupported
 from vx.spans import Span
 from vx.timestamps import now_us, parse_timestamp
 
@@ -72,6 +72,8 @@ def parse_options(options: Options, config: Config, caller: Caller = THE_SERVER)
     if output == "stream":
         job = _clip(cameras, options.stream, common, options.max_file_size, config, caller)
     else:
+        if options.max_file_size:
+            unsupported(f"{ROOT}.max_file_size", "is for clips; a picture is in one file")
         job = _snapshot(cameras, options.snapshot, common, config, caller)
     agent = _agent(options, cameras, config)
     delivery, field = _delivery(options, common, agent, config)
@@ -169,7 +171,7 @@ def _clip(
     if container is None:
         if form.format == StreamTypeEFormat.EXE:
             unsupported(f"{ROOT}.stream.format", "EXE: this server makes no programs; MP4 plays everywhere, also MKV")
-        _bad_enum(f"{ROOT}.stream.format", form.format, StreamTypeEFormat, "MP4, MKV and AVI are")
+        bad_enum(f"{ROOT}.stream.format", form.format, StreamTypeEFormat)
     if 0 < max_file_size < _SMALLEST_FILE:
         invalid(f"{ROOT}.max_file_size", f"is {max_file_size}; not even a picture fits into less than {_SMALLEST_FILE}")
     burn, subtitles = drawing.parse_methods(common, "" if container != "avi" else "AVI has no subtitles")
@@ -217,11 +219,14 @@ def _password(settings: Settings) -> str:
 
 def _snapshot(mode: Mode, form: SnapshotType, common: Settings, config: Config, caller: Caller) -> SnapshotJob:
     if form.format not in tuple(SnapshotTypeEFormat):
-        invalid(f"{ROOT}.snapshot.format", f"{int(form.format)} is not a value of SnapshotTypeEFormat")
+        bad_enum(f"{ROOT}.snapshot.format", form.format, SnapshotTypeEFormat)
     is_pdf = form.format == SnapshotTypeEFormat.PDF
     settings = _settings(form.settings, f"{ROOT}.snapshot.settings")
     burn, _ = drawing.parse_methods(common, f"a {'PDF' if is_pdf else 'JPEG'} has no subtitles")
     sources = _sources(mode, common, config, caller, burn=burn)
+    if mode.discrete and is_pdf and len(sources) > 1:
+        field = f"{ROOT}.{'live' if isinstance(mode, LiveMode) else 'archive'}.discrete"
+        unsupported(field, "is for clips; a PDF has a page for each source")
     at = now_us() if isinstance(mode, LiveMode) else _moment(mode)
     external = drawing.parse_external(settings, at, len(sources))
     return SnapshotJob(
@@ -408,14 +413,6 @@ def _settings(entries: Sequence[betterproto.Message], path: str) -> Settings:
             invalid(f"{path}[{index}]", "holds no setting")
         found[name] = (f"{path}[{index}].{name}", value)
     return found
-
-
-def _bad_enum(path: str, value: int, known: Callable[[int], Any], allowed: str) -> NoReturn:
-    try:
-        name = known(value).name
-    except ValueError:
-        invalid(path, f"{int(value)} is not a value of {getattr(known, '__name__', known)}")
-    unsupported(path, f"{name} is not built yet; {allowed}")
 
 
 _CONTAINERS: dict[int, Container] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -21,6 +22,13 @@ def unsupported(path: str, text: str) -> NoReturn:
     raise VxError(Kind.UNSUPPORTED, text, field=path)
 
 
+def bad_enum(path: str, value: int, kind: type) -> NoReturn:
+    """The field has no value of the enumeration `kind`. VxError(INVALID)."""
+    signed = (value + 2**31) % 2**32 - 2**31  # betterproto reads a negative one as if it had no sign
+    name = re.sub(r"(?<=[a-z0-9])E(?=[A-Z])", ".E", kind.__name__)  # and names a nested one without the contract's dot
+    invalid(path, f"{signed} is not a value of {name}")
+
+
 def one_of(settings: Settings, name: str, known: Mapping[int, Any], kind: type, default: Any) -> Any:
     """What the setting's value of the enumeration `kind` stands for; the default where there is no such setting.
 
@@ -30,5 +38,5 @@ def one_of(settings: Settings, name: str, known: Mapping[int, Any], kind: type, 
         return default
     path, value = settings[name]
     if value not in known:
-        invalid(path, f"{int(value)} is not a value of {kind.__name__}")
+        bad_enum(path, value, kind)
     return known[value]
