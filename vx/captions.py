@@ -145,8 +145,8 @@ class Caption:
         return format_time(us, self.time_format, self.offset_min)
 
     def gap(self, from_us: int) -> str:
-        """What stands instead of it where nothing was recorded from a wall time on."""
-        return f"Nothing was recorded after {self.time(from_us)}"
+        """What stands instead where no picture comes: it was not recorded, can't be read, or isn't wanted."""
+        return f"No new picture after {self.time(from_us)}"
 
     def longest(self, us: int) -> int:
         """The most bytes that the text has at any moment, given one."""

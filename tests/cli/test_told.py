@@ -87,6 +87,23 @@ def test_a_camera_that_gave_nothing_is_told(run: Run, server: str, script: Scrip
     assert result.stderr.splitlines()[-1] == "vx: Yard: nothing was recorded"
 
 
+def test_what_a_clip_lacks_is_told_with_it(run: Run, server: str, script: Script) -> None:
+    script.files = {"a.mp4": b"1"}
+    broken = v1.Remark(level=v1.ELevel.LEVEL_WARNING, text="/r/a.mp4: it is broken; left out what can't be read")
+    entrance = v1.SourceReport(name="Entrance", gaps=[HOLE], remarks=[*REPORT.sources[0].remarks, broken])
+    stopped = v1.Remark(level=v1.ELevel.LEVEL_WARNING, text="it was stopped on request, before its end")
+    script.report = v1.Report(sources=[entrance], remarks=[stopped])
+    arguments = ("export", "--camera", "S/DeviceIpint.1", "--start", START, "--end", END, "--server", server)
+    assert run(*arguments, "--force").stderr.splitlines()[-4:] == [
+        "Entrance",
+        GAP_LINE,
+        "  note      /r/a.mp4: it is broken; left out what can't be read",
+        "  note      it was stopped on request, before its end",
+    ]
+    script.report = v1.Report(sources=[v1.SourceReport(name="Entrance", remarks=REPORT.sources[0].remarks)])
+    assert run(*arguments, "--force").stderr.splitlines()[-1].startswith("saved a.mp4")
+
+
 def test_an_estimate(run: Run, server: str, script: Script) -> None:
     source = v1.SourceEstimate(
         origin="o1",

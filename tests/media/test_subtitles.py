@@ -24,7 +24,7 @@ FORM = Form(width=256, height=64, audio=True, b_frames=2)
 SILENT = Form(width=256, height=64)
 WORDS = Words(pattern="{CameraName} {Timestamp}", time_format="%H:%M:%S.%f", offset_min=120)
 CONTAINERS: list[Container] = ["mp4", "mkv"]
-NOTHING = "Nothing was recorded after "
+NOTHING = "No new picture after "
 
 
 def record(folder: Path, form: Form, *ranges: tuple[float, float]) -> Path:

@@ -15,7 +15,7 @@ import betterproto
 from vx.cli.client import Backoff, Client, ClientError, Exit
 from vx.cli.download import Moved, download
 from vx.cli.report import Advance, Report, file_document, file_line, state_name
-from vx.cli.told import failures, progress_note
+from vx.cli.told import failures, progress_note, shortcomings
 from vx.cli.values import local_names, plain, show_size, show_wire_time
 from vx.rpc.generated.axxonsoft.bl import mmexport
 from vx.timestamps import format_timestamp, parse_timestamp
@@ -120,6 +120,8 @@ async def export(client: Client, order: Order, report: Report) -> dict[str, Any]
         # Another try can have them: the session must not go.
         raise ClientError(f"{error}; {kept}", error.status, code=error.code) from None
     told = await client.until_it_works(lambda: client.report(session_id), Backoff())
+    for line in shortcomings(told) if told is not None else []:
+        report.say(line)
     if not order.keep:
         await client.until_it_works(lambda: client.destroy(session_id), Backoff())
     reason = "" if told is None else told.reason

@@ -71,6 +71,19 @@ def failures(report: v1.Report) -> list[str]:
     return [f"{plain(source.name)}: {plain(source.error)}" for source in report.sources if source.error]
 
 
+def shortcomings(report: v1.Report) -> list[str]:
+    """What the files of an export lack: gaps, and what was warned of."""
+    lines = []
+    for source in report.sources:
+        lacks = _gaps(source.gaps, source.further_gaps) + _remarks(_warnings(source.remarks), 0)
+        lines += [plain(source.name), *lacks] if lacks else []
+    return lines + _remarks(_warnings(report.remarks), 0)
+
+
+def _warnings(remarks: Sequence[v1.Remark]) -> list[v1.Remark]:
+    return [remark for remark in remarks if remark.level != v1.ELevel.LEVEL_INFO]
+
+
 def estimate_lines(estimate: v1.EstimateResponse) -> list[str]:
     """An estimate for people."""
     rough = " (roughly: some of it is encoded)" if estimate.is_rough else ""

@@ -114,7 +114,7 @@ class Exporter:
             case Gap():
                 name = record.report.sources[event.source].name
                 span = describe_range(event.begin_us, event.end_us)
-                about(log, record.id).info("%s: nothing was recorded from %s", name, span)
+                about(log, record.id).info("%s: there is nothing from %s", name, span)
             case Note():
                 about(log, record.id).log(_LEVELS[event.level], "%s", event.text)
 

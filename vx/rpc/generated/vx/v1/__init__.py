@@ -189,7 +189,7 @@ class SourceReport(betterproto.Message):
 
     gaps: List["Interval"] = betterproto.message_field(4)
     """
-    Where nothing was recorded, as the export met it: of more than a second. At most 500.
+    Where there was nothing to export: not recorded, or not to be read, as the export met it; of more than a second. At most 500.
     """
 
     further_gaps: int = betterproto.uint32_field(5)
