@@ -80,7 +80,7 @@ FOREIGN: dict[str, set[str]] = {
     "reportlab": {"vx.media"},
     "font_roboto": {"vx.media"},
     "pyzipper": {"vx.media"},
-    "numpy": {"vx.media"},
+    "numpy": {"vx.media", "vx.mp4"},
     "click": {"vx.cli"},
     "rich": {"vx.cli"},
     "argon2": {"vx.access.hashing"},

@@ -175,3 +175,13 @@ def test_names_that_sort_lie_between_their_bounds(moment: datetime, width_s: int
         assert bounds is not None
         name = segment_path(text, from_datetime(start + timedelta(seconds=width_s)), "Europe/Berlin").name
         assert bounds[0] <= name < bounds[1]
+
+
+def test_where_no_clock_jumps_the_bounds_are_narrow() -> None:
+    """In an hour of recordings of ten seconds only that hour's names are read."""
+    pattern = NamePattern.parse("/rec/%Y-%m-%d_%H-%M-%S.mp4")
+    begin = from_datetime(datetime(2026, 5, 11, 8, tzinfo=UTC))
+    assert pattern.bounds(pattern.levels[-1], begin, begin + 300_000_000, ZoneInfo("Europe/Berlin")) == (
+        "2026-05-11_09-58-00",
+        "2026-05-11_10-07-00",
+    )

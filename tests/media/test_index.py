@@ -14,7 +14,7 @@ from tests.media.test_virtual import job, record
 from tests.mp4.material import WRITERS, read, read_file, written
 from vx.jobs import Index as Place
 from vx.media.export import run
-from vx.media.virtual import export
+from vx.media.virtual import loading
 from vx.media.virtual.index import Index
 from vx.mp4.boxes import Mp4Error
 from vx.mp4.recording import Recording, read_recording
@@ -112,7 +112,7 @@ def test_recordings_are_read_once_and_again_when_they_changed(
         reads.append(size)
         return read_recording(reader, size)
 
-    monkeypatch.setattr(export, "read_recording", count)
+    monkeypatch.setattr(loading, "read_recording", count)
     numbers = itertools.count()
 
     def made() -> bytes:

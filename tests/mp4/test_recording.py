@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,10 @@ import av
 import pytest
 
 from tests.mp4.material import WRITERS, read, written
-from vx.mp4.boxes import Mp4Error, make
+from vx.mp4.boxes import Mp4Error, Span, make
 from vx.mp4.movie import Track
-from vx.mp4.recording import UnderWayError
-from vx.mp4.tables import expand
+from vx.mp4.recording import UnderWayError, check_places
+from vx.mp4.tables import Chunks, expand
 
 
 def packets_of(data: bytes) -> list[list[Any]]:
@@ -178,3 +179,11 @@ def test_fragments_that_go_back_are_refused() -> None:
     data[at + 8 : at + 16] = bytes(8)
     with pytest.raises(Mp4Error, match="go back in time"):
         read(bytes(data))
+
+
+@pytest.mark.parametrize("offset", [101, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_a_place_outside_is_refused_however_large_its_number_is(offset: int) -> None:
+    track = read(written("flat")).tracks[0]
+    track.samples.chunks = Chunks(array("Q", [10, offset]), array("Q", [5, 20]), array("I", [1, 1]))
+    with pytest.raises(Mp4Error, match="not in its mdat boxes"):
+        check_places([track], [Span(0, 100)])

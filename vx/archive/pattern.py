@@ -37,6 +37,10 @@ _SORTABLE = ("Y", "m", "d", "H", "M", "S")
 _LONGEST_SHIFT = timedelta(hours=3)
 """No clock has been turned back further at once in this century (Antarctica/Casey was, so far); a bound of local times
 is widened by it."""
+_LEAP = timedelta(minutes=2)
+"""What else a bound is widened by: names have fractions of a second, or a 60th second of a minute."""
+_STEADY_US = 86_400_000_000
+"""No clock is set back and forth again within so long."""
 
 ALLOWED = "%Y %y %m %d %H %M %S %f %s %j %z and %%"
 
@@ -154,14 +158,29 @@ class NamePattern:
     def bounds(self, level: Level, begin_us: int, end_us: int, zone: ZoneInfo) -> tuple[str, str] | None:
         """For a level whose names sort by time: strings between which all names of begin <= time < end lie.
 
-        Wide by a few hours, because local time may jump; None where the names of this level don't sort.
+        Wide by a few hours where local time may jump; None where the names of this level don't sort.
         """
         if level.sortable_format is None or level.prefix is None:
             return None
+        margin = _LONGEST_SHIFT if _may_jump(begin_us, end_us, zone) else _LEAP
         return (
-            level.prefix + _sort_key(begin_us, -_LONGEST_SHIFT, level.sortable_format, zone, ""),
-            level.prefix + _sort_key(end_us, _LONGEST_SHIFT, level.sortable_format, zone, "\U0010ffff"),
+            level.prefix + _sort_key(begin_us, -margin, level.sortable_format, zone, ""),
+            level.prefix + _sort_key(end_us, margin, level.sortable_format, zone, "\U0010ffff"),
         )
+
+
+def _may_jump(begin_us: int, end_us: int, zone: ZoneInfo) -> bool:
+    """Whether the zone's clocks may be set back or forth so near to these times that names don't sort by them."""
+    if end_us - begin_us > _STEADY_US:
+        return True
+    try:
+        offsets = {
+            (to_datetime(us).astimezone(zone) + shift).utcoffset()
+            for us, shift in ((begin_us, -_LONGEST_SHIFT), (end_us, _LONGEST_SHIFT))
+        }
+    except (OverflowError, ValueError):
+        return True
+    return len(offsets) > 1
 
 
 def _sort_key(us: int, shift: timedelta, sortable_format: str, zone: ZoneInfo, beyond: str) -> str:

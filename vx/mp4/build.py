@@ -13,6 +13,8 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from vx.mp4.boxes import make, make_full
 from vx.mp4.movie import UPRIGHT
 from vx.mp4.tables import Runs, shifted, to_big_endian, total
@@ -122,9 +124,9 @@ class _Track:
 
     def finish(self, base: int) -> bytes:
         """The box, given where the samples begin."""
-        offsets = shifted(self._track.chunk_offsets, base)
-        kind, numbers = (b"co64", offsets) if self._width == 8 else (b"stco", array("I", offsets))
-        chunks = make_full(kind, 0, 0, struct.pack(">I", len(offsets)), to_big_endian(numbers))
+        offsets = np.asarray(shifted(self._track.chunk_offsets, base))
+        kind, form = (b"co64", ">u8") if self._width == 8 else (b"stco", ">u4")
+        chunks = make_full(kind, 0, 0, struct.pack(">I", len(offsets)), offsets.astype(form).tobytes())
         stbl = make(b"stbl", self._tables, chunks)
         minf = make(b"minf", _MEDIA_HEADERS[self._track.handler], _DATA_HERE, stbl)
         return make(b"trak", self._tkhd, self._edts, make(b"mdia", self._media, minf))

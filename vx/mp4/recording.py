@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import add, gt, ne
+
+import numpy as np
+import numpy.typing as npt
 
 from vx.mp4.boxes import Mp4Error, Span, read_head
 from vx.mp4.fragments import Fragments
@@ -21,6 +21,8 @@ _FIRST = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"
 """What MP4 files begin with."""
 _AHEAD = 4096
 """Bytes read at a time while boxes are looked for: a fragment's whole table, mostly."""
+
+Positions = npt.NDArray[np.int64]
 
 Read = Callable[[int, int], bytes]
 """`read(offset, length)`: these bytes of the file, fewer only where it ends."""
@@ -117,27 +119,35 @@ def check_places(tracks: list[Track], mdats: list[Span]) -> list[Span]:
 
     Returns the stretches of the file that they fill without a hole.
     """
-    columns = [track.samples.chunks for track in tracks]
+    columns = [track.samples.chunks for track in tracks if len(track.samples)]
+    if not columns:
+        return []
+    limit = max((mdat.end for mdat in mdats), default=0)
     for chunks in columns:
-        if any(map(gt, chunks.offsets, itertools.islice(chunks.offsets, 1, None))):
+        offsets = np.asarray(chunks.offsets)
+        if (offsets[1:] < offsets[:-1]).any():
             raise Mp4Error("its chunks are in an unusual order")
+        if offsets[-1] > limit:
+            raise Mp4Error("its samples are not in its mdat boxes")
     begins, ends, borders = extents(columns)
-    if any(map(gt, ends, itertools.islice(begins, 1, None))):
+    if (ends[:-1] > begins[1:]).any():
         raise Mp4Error("two of its samples overlap")
-    known = 0
-    for mdat in mdats:
-        inside = bisect_right(ends, mdat.end)
-        if inside > known and begins[known] < mdat.begin:
-            break
-        known = max(known, inside)
-    if known < len(ends):
+    spans = np.array(mdats)
+    behind = np.maximum.accumulate(ends.searchsorted(spans[:, 1], "right"))
+    """How many chunks end within each mdat box or ahead of it."""
+    ahead = np.concatenate(([0], behind[:-1]))
+    holding = behind > ahead
+    if behind[-1] < len(ends) or (begins[ahead[holding]] < spans[holding, 0]).any():
         raise Mp4Error("its samples are not in its mdat boxes")
-    return [Span(begins[low], ends[high - 1]) for low, high in itertools.pairwise([0, *borders, len(begins)]) if high]
+    return [Span(*of) for of in zip(begins[[0, *borders]].tolist(), ends[[*(borders - 1), -1]].tolist(), strict=True)]
 
 
-def extents(columns: Sequence[Chunks]) -> tuple[list[int], list[int], list[int]]:
-    """Where the chunks begin and end, rising, and the numbers of those ahead of which there is a hole."""
-    begins = sorted(itertools.chain.from_iterable(chunks.offsets for chunks in columns))
-    ends = sorted(itertools.chain.from_iterable(map(add, chunks.offsets, chunks.lengths) for chunks in columns))
-    borders = itertools.compress(itertools.count(1), map(ne, ends, itertools.islice(begins, 1, None)))
-    return begins, ends, list(borders)
+def extents(columns: Sequence[Chunks]) -> tuple[Positions, Positions, Positions]:
+    """Where the chunks begin and end, rising, and the numbers of those ahead of which there is a hole.
+
+    The chunks lie in a file: their offsets are smaller than 2^63.
+    """
+    offsets = np.concatenate([np.asarray(chunks.offsets) for chunks in columns]).view(np.int64)
+    lengths = np.concatenate([np.asarray(chunks.lengths) for chunks in columns]).view(np.int64)
+    begins, ends = np.sort(offsets, kind="stable"), np.sort(offsets + lengths, kind="stable")
+    return begins, ends, np.flatnonzero(ends[:-1] != begins[1:]) + 1

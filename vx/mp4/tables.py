@@ -12,10 +12,15 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import add, ne, sub
+from operator import add
+
+import numpy as np
 
 Run = tuple[int, int]
 Runs = list[Run]
+
+_NEAR = 64
+"""Samples from an end within which the first one shown, or the last one, is found."""
 
 
 @dataclass(slots=True)
@@ -40,12 +45,14 @@ class Chunks:
 
 
 def chunk_lengths(sizes: array[int], counts: array[int]) -> array[int]:
-    """How long the chunks are that have so many of these samples each, all of them together."""
+    """How long the chunks are that have so many of these samples each, one or more; all samples are in one."""
     if len(counts) == len(sizes):
         return array("Q", sizes)
-    ends = list(itertools.accumulate(sizes, initial=0))
-    bounds = [ends[number] for number in itertools.accumulate(counts, initial=0)]
-    return array("Q", map(sub, bounds[1:], bounds))
+    if not counts:
+        return array("Q")
+    numbers = np.asarray(counts)
+    firsts = numbers.cumsum(dtype=np.int64) - numbers
+    return array("Q", np.add.reduceat(np.asarray(sizes), firsts, dtype=np.int64).tobytes())
 
 
 def from_big_endian(data: bytes, kind: str = "I") -> array[int]:
@@ -65,15 +72,8 @@ def to_big_endian(numbers: array[int]) -> bytes:
 
 
 def shifted(offsets: array[int], by: int) -> array[int]:
-    """64-bit numbers, each of them greater by as much (and still not negative).
-
-    As one long number, of which they are the digits: adding costs no more than copying then.
-    """
-    digits = int.from_bytes(bytes(offsets), sys.byteorder) + by * int.from_bytes(_ONES * len(offsets), sys.byteorder)
-    return array("Q", digits.to_bytes(8 * len(offsets), sys.byteorder))
-
-
-_ONES = (1).to_bytes(8, sys.byteorder)
+    """64-bit numbers below 2^63, each of them greater by as much (and still not negative)."""
+    return array("Q", (np.asarray(offsets).view(np.int64) + by).tobytes())
 
 
 def extend(runs: Runs, more: Iterable[Run]) -> None:
@@ -123,11 +123,11 @@ def expand(runs: Iterable[Run]) -> Iterator[int]:
 
 
 def compress(values: Sequence[int]) -> Runs:
-    """Runs of these values."""
+    """Runs of these values, which have 64 bits at most."""
     if not values:
         return []
-    changes = map(ne, values, itertools.islice(values, 1, None))
-    borders = [0, *itertools.compress(itertools.count(1), changes), len(values)]
+    numbers = np.asarray(values)
+    borders = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist(), len(values)]
     return [(end - begin, values[begin]) for begin, end in itertools.pairwise(borders)]
 
 
@@ -157,6 +157,25 @@ class Samples:
     def last(self) -> int:
         """When the last one is decoded."""
         return self.end - self.deltas[-1][1]
+
+    def first_shown(self) -> int:
+        """When the first one of all is shown."""
+        if len(self.shifts) < 2:
+            return self.start + self.shifts[0][1]
+        return min(self.shown(0, _NEAR))
+
+    def last_shown(self) -> int:
+        """When the last one of all is shown."""
+        if len(self.shifts) < 2:
+            return self.last + self.shifts[0][1]
+        return max(self.shown(max(0, len(self) - _NEAR)))
+
+    def shown_until(self) -> int:
+        """Up to when the last one of all is shown."""
+        if len(self.shifts) < 2 and len(self.deltas) < 2:
+            return self.end + self.shifts[0][1]
+        tail = max(0, len(self) - _NEAR)
+        return max(at + lasts for at, lasts in zip(self.shown(tail), self.lasting(tail), strict=True))
 
     def decoded_at(self, number: int) -> int:
         """When a sample is decoded."""

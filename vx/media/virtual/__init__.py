@@ -6,6 +6,7 @@ and the clip is copied (vx.media.clip). Both ways show the same frames at the sa
     export      the way in: whether a job qualifies, and what becomes of it
     stretches   a source's recordings: which samples of each the clip shows, and when
     edges       the few pictures at an exact start or end that are encoded
+    loading     the tables of recordings, a few read at a time
     index       the tables of recordings, kept so that each is read once
     files       from stretches to files: tracks on one clock, limits of size, the order of the bytes
     cues        the subtitle track

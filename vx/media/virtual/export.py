@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from vx.archive.segments import Recordings
 from vx.captions import Caption
@@ -15,12 +12,8 @@ from vx.media.plan import Join
 from vx.media.virtual import limits, storing
 from vx.media.virtual.files import FileBuilder, VirtualFile
 from vx.media.virtual.index import Index
-from vx.media.virtual.stretches import CopyInsteadError, Origin, SourceReader, Stretch, Tables
-from vx.mp4.recording import UnderWayError, read_recording
-from vx.virtual import Identity
-
-_STILL_WRITTEN_S = 60
-"""A recording in fragments that was written to so recently may still grow."""
+from vx.media.virtual.loading import Loader
+from vx.media.virtual.stretches import CopyInsteadError, SourceReader, Stretch
 
 
 def export_virtual(job: ClipJob, link: Link) -> Ended | None:
@@ -87,9 +80,11 @@ class _Clip:
         if job.index is not None:
             folder, most = job.index.folder, job.index.size
             self._index = Index(folder, most, lambda text: link.send(Note(level="warning", text=text)))
+        self._loader = Loader(self._index)
 
     def close(self) -> None:
-        """Leave the index as it is to be."""
+        """Read no more, and leave the index as it is to be."""
+        self._loader.close()
         if self._index is not None:
             self._index.trim()
 
@@ -131,7 +126,7 @@ class _Clip:
             video=source.video,
             audio=None if job.reject_audio else source.audio,
             exact=job.cut == "exact",
-            load=lambda path: read_tables(path, self._index),
+            load=self._loader.load,
             note=lambda text: self._warn(number, text),
         )
         for stretch in reader.read():
@@ -247,25 +242,3 @@ def _begins_us(stretch: Stretch) -> int:
     samples = stretch.pictures[0].samples
     (shown,) = samples.shown(0, 1)
     return stretch.placement.origin_us + stretch.video.base.us(shown)
-
-
-def read_tables(path: str, index: Index | None = None) -> Tables:
-    """What a recording holds, by the index if that knows it. UnderWayError, Mp4Error, OSError."""
-    if index is not None:
-        identity = Identity.of(Path(path).stat())
-        known = index.find(identity)
-        if known is not None:
-            return Tables(Origin(path, identity, grows=False), known)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        status = os.fstat(fd)
-        if not status.st_size:
-            raise UnderWayError("it is empty")
-        recording = read_recording(lambda offset, length: os.pread(fd, length, offset), status.st_size)
-        identity = Identity.of(status)
-        is_closed = time.time() - status.st_mtime >= _STILL_WRITTEN_S
-        if index is not None and is_closed and identity.is_of(os.fstat(fd)):
-            index.keep(identity, recording)
-    finally:
-        os.close(fd)
-    return Tables(Origin(path, identity, recording.is_fragmented and not is_closed), recording)

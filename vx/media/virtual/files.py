@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import operator
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,8 +23,6 @@ from vx.mp4.build import TrackTables, build_header
 from vx.mp4.recording import Recording, extents
 from vx.mp4.tables import Chunks, Samples, compress, extend, replace_last, shifted
 
-_TAIL = 64
-"""Samples within which the first one shown, or the last one, is found."""
 _INTERLEAVED = 512 << 10
 """Bytes of one camera, after which those of another one follow."""
 _MOST_TICKS = 1 << 31
@@ -82,17 +79,15 @@ class _Line:
             replace_last(samples.deltas, more.start - self._last)
         else:
             samples.start = start
-            self._first_shown = min(more.shown(0, min(_TAIL, len(more))))
+            self._first_shown = more.first_shown()
         known = len(samples)
         samples.keys.extend(known + key for key in more.keys) if known else samples.keys.extend(more.keys)
         samples.sizes.extend(more.sizes)
         extend(samples.deltas, more.deltas)
         extend(samples.shifts, more.shifts)
         self._last = more.last
-        tail = max(0, len(more) - _TAIL)
-        shown = more.shown(tail)
-        self.last_shown = max(self.last_shown, *shown)
-        self.shown_until = max(self.shown_until, *map(operator.add, shown, more.lasting(tail)))
+        self.last_shown = max(self.last_shown, more.last_shown())
+        self.shown_until = max(self.shown_until, more.shown_until())
 
     def tables(self) -> TrackTables:
         """What the header says of the track."""
@@ -285,11 +280,12 @@ class FileBuilder:
         leads = {take.samples.chunks.offsets[0]: (line, take.made) for line, take in takes if take.made}
         runs = None if leads or self._interleaves else _whole_runs(recording, [chunks for _, chunks in columns])
         if runs is None:
-            begins, ends, holes = extents([chunks for _, chunks in columns])
-            borders = {0, len(begins), *holes, *(bisect_left(begins, at) for at in leads)}
+            starts, ends, holes = extents([chunks for _, chunks in columns])
+            begins = starts.tolist()
+            borders = {0, len(begins), *holes.tolist(), *(bisect_left(begins, at) for at in leads)}
             if self._interleaves:
                 borders.update(_places_to_interleave(begins))
-            runs = [Span(begins[low], ends[high - 1]) for low, high in itertools.pairwise(sorted(borders))]
+            runs = [Span(begins[low], int(ends[high - 1])) for low, high in itertools.pairwise(sorted(borders))]
         items: list[_Item] = []
         for begin, end in runs:
             chunks = [(line, found) for line, each in columns if len(found := _inside(each, begin, end))]

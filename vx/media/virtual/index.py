@@ -9,6 +9,7 @@ appear by rename. What it holds can be lost at any time, so nothing is synced.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from vx.virtual import Identity
 class Index:
     """A worker's way to the index in `folder`, which it leaves with at most `most` bytes.
 
-    `note` is told, once, if it can't be written: that harms nothing but the next export's speed.
+    `note` is told if it can't be written: that harms nothing but the next export's speed. Any thread may use it.
     """
 
     def __init__(self, folder: str, most: int, note: Callable[[str], None]) -> None:
@@ -31,6 +32,7 @@ class Index:
         self._note = note
         self._written = 0
         self._is_usable = True
+        self._lock = threading.Lock()
 
     def find(self, identity: Identity) -> Recording | None:
         """The tables of this recording; None where it has to be read."""
@@ -56,7 +58,7 @@ class Index:
         if not self._is_usable or len(data) > self._most:
             return
         path = self._path(identity)
-        part = path.with_name(f"{path.name}.{os.getpid()}")
+        part = Path(f"{path}.{os.getpid()}")
         try:
             fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
@@ -70,15 +72,18 @@ class Index:
             with suppress(OSError):
                 part.unlink()
             return
-        self._written += len(data)
-        if self._written > self._most // 8:
+        with self._lock:
+            self._written += len(data)
+            is_much = self._written > self._most // 8
+        if is_much:
             self.trim()
 
     def trim(self) -> None:
         """Remove the oldest entries beyond what it may take, if anything was added."""
-        if not self._written:
+        with self._lock:
+            written, self._written = self._written, 0
+        if not written:
             return
-        self._written = 0
         try:
             self._remove_beyond()
         except OSError as error:
@@ -103,8 +108,8 @@ class Index:
         self._is_usable = False
         self._note(f"the index of recordings can't be written: {error.strerror}")
 
-    def _path(self, identity: Identity) -> Path:
-        return self._folder / f"{identity.device:x}-{identity.inode:x}"
+    def _path(self, identity: Identity) -> str:
+        return f"{self._folder}/{identity.device:x}-{identity.inode:x}"
 
 
 def _key(identity: Identity) -> tuple[int, ...]:

@@ -7,13 +7,13 @@ vx.media.cutting); here it is done for whole tables instead of packet by packet.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from operator import add
 
 from vx.archive.segments import Found, Recordings, Segment
 from vx.media import plan
@@ -28,7 +28,9 @@ from vx.mp4.tables import Samples
 from vx.virtual import Identity
 
 _HEAD = 64
-"""Samples within which the first one shown, or the last one, is found."""
+"""Samples behind a key frame within which those are that are shown ahead of it."""
+_AHEAD = 8
+"""Recordings that are read before their turn, at most."""
 _ABSURD_US = 20_000_000
 """No frame is predicted from one that is shown so much later."""
 
@@ -97,6 +99,10 @@ class Stretch:
     recording: Recording | None = None
 
 
+Load = Callable[[str, Sequence[str]], Tables]
+"""What a recording holds, given its path and those of the next ones. UnderWayError, Mp4Error, OSError."""
+
+
 class SourceReader:
     """Goes through one source's recordings."""
 
@@ -108,7 +114,7 @@ class SourceReader:
         video: int,
         audio: int | None,
         exact: bool,
-        load: Callable[[str], Tables],
+        load: Load,
         note: Callable[[str], None],
     ) -> None:
         """`load` reads the tables of a recording; `note` is told of what can't be used."""
@@ -145,7 +151,7 @@ class SourceReader:
         segments = deque(found.segments)
         while segments:
             segment = segments.popleft()
-            tables = self._tables(segment)
+            tables = self._tables(segment, [other.path for other in itertools.islice(segments, _AHEAD)])
             if tables is not None:
                 stretch = self._take(segment, tables)
                 if stretch is not None:
@@ -154,10 +160,10 @@ class SourceReader:
                 # what covers the start of the range may have begun before the one that can't be read
                 segments.extendleft(self._recordings.last_before(segment.start_us).segments)
 
-    def _tables(self, segment: Segment) -> Tables | None:
+    def _tables(self, segment: Segment, following: Sequence[str]) -> Tables | None:
         """None where there is nothing in it yet, or it is gone."""
         try:
-            tables = self._load(segment.path)
+            tables = self._load(segment.path, following)
         except UnderWayError as error:
             text = str(error)
         except FileNotFoundError:
@@ -345,10 +351,8 @@ class _Span:
 
     def __init__(self, samples: Samples, first_shown: int) -> None:
         self.samples = dataclasses.replace(samples, start=samples.start - first_shown)
-        tail = max(0, len(samples) - _HEAD)
-        shown = self.samples.shown(tail)
-        self.last_shown = max(shown)
-        self.end = max(map(add, shown, self.samples.lasting(tail)))
+        self.last_shown = self.samples.last_shown()
+        self.end = self.samples.shown_until()
 
 
 class _Cutter:
