@@ -58,6 +58,19 @@ def test_a_segment_that_is_none(paths: list[Path], content: bytes, says: str) ->
     assert "nothing was recorded from 20260511T080002.000000 to 20260511T080004.000000" in made.link.notes
 
 
+def test_where_nothing_can_be_read_the_reason_says_what_was_in_the_way(paths: list[Path]) -> None:
+    for path in paths:
+        path.write_bytes(b"")
+    made = clip(paths)
+    told = f"{paths[0]}: it is empty"
+    nothing = f"nothing was recorded from 20260511T080000.000000 to 20260511T080100.000000 that can be read ({told}"
+    assert made.ended.reason.startswith(f"Entrance: {nothing}")
+    assert made.link.sources[0].startswith(nothing)
+    pattern = paths[0].parent / f"{MEDIAMTX}{paths[0].suffix}"
+    made = do(SnapshotJob(folder=str(paths[0].parent), sources=(source(pattern),), at_us=T0))
+    assert made.ended.reason == f"Entrance: nothing was recorded at 20260511T080000.000000 that can be read ({told})"
+
+
 def test_a_segment_that_vanishes_between_the_listing_and_the_reading(
     paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

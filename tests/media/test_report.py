@@ -114,7 +114,8 @@ def test_there_is_a_page_for_each_camera_that_has_a_picture(tmp_path: Path, patt
     sources = (camera(pattern, "One"), camera(tmp_path / "none" / "%s.mp4", "None"), camera(pattern, "Two"))
     made = do(SnapshotJob(folder=str(folder), sources=sources, at_us=T0 + SECOND, words=WORDS, page=Page()))
     assert not made.ended.succeeded
-    assert made.ended.reason == "None: nothing was recorded at 20260511T080001.000000"
+    obstacle = f"({tmp_path}/none: there is no such directory)"
+    assert made.ended.reason == f"None: nothing was recorded at 20260511T080001.000000 that can be read {obstacle}"
     assert made.file.name == "One_Two_20260511T080001.000Z.pdf"
     texts = [page.extract_text() for page in PdfReader(made.file).pages]
     assert len(texts) == 2

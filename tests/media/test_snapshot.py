@@ -94,7 +94,8 @@ def test_one_failing_source_leaves_the_others(tmp_path: Path) -> None:
     sources = (source(tmp_path / "none" / "%s.mp4", "Yard"), source(pattern), source(pattern))
     made = do(SnapshotJob(folder=str(out), sources=sources, at_us=T0 + SECOND))
     assert not made.ended.succeeded
-    assert made.ended.reason == "Yard: nothing was recorded at 20260511T080001.000000"
+    obstacle = f"({tmp_path}/none: there is no such directory)"
+    assert made.ended.reason == f"Yard: nothing was recorded at 20260511T080001.000000 that can be read {obstacle}"
     assert [path.name for path in made.files] == [
         "Entrance_20260511T080001.000Z.jpg",
         "Entrance_20260511T080001.000Z-2.jpg",

@@ -67,17 +67,19 @@ def export_clip(job: ClipJob, link: Link) -> Ended:
     """Export all sources into one file, or each on its own, one after the other. VxError where it can't be written."""
     apart = job.discrete or job.container == "avi"
     everyone = range(len(job.sources))
-    files = 0
+    files, obstacle = 0, ""
     for numbers in [[number] for number in everyone] if apart else [everyone]:
         if link.stopping.is_set():
             break
-        files += Clip(job, [Lane(job, number, link) for number in numbers], link).run()
+        lanes = [Lane(job, number, link) for number in numbers]
+        files += Clip(job, lanes, link).run()
+        obstacle = obstacle or next((lane.warned for lane in lanes if lane.warned), "")
     if files:
         return Ended(succeeded=True)
     if link.stopping.is_set():
         return Ended(succeeded=False, reason="stopped before anything was written")
     names = ", ".join(source.name for source in job.sources)
-    return Ended(succeeded=False, reason=f"{names}: {labels.nothing_recorded(job)}")
+    return Ended(succeeded=False, reason=f"{names}: {labels.nothing_recorded(job, obstacle)}")
 
 
 def pipeline(
@@ -129,6 +131,8 @@ class Lane:
         self.number = number
         """The source's, in the job."""
         self.wrote = False
+        self.warned = ""
+        """The first warning."""
         self.ranges_us = job.ranges_us(source)
         self._link = link
         self.reader = self._open(job)
@@ -140,6 +144,7 @@ class Lane:
 
     def warn(self, text: str) -> None:
         """Tell of what is wrong. Callable from any thread."""
+        self.warned = self.warned or text
         self._link.send(Note(level="warning", text=f"{self.source.name}: {text}", source=self.number))
 
     def inform(self, text: str) -> None:
@@ -204,7 +209,7 @@ class Clip:
     def _nothing(self, lane: Lane) -> str:
         """Why nothing of a source was written."""
         stopped = self._link.stopping.is_set()
-        return "stopped before anything was written" if stopped else labels.nothing_recorded(self._job)
+        return "stopped before anything was written" if stopped else labels.nothing_recorded(self._job, lane.warned)
 
     def _write_ready(self) -> None:
         """Write all that the sources have to give: up to their end, or of live ones, what has come so far."""

@@ -37,6 +37,12 @@ def other_form(name: str) -> str:
     return f"{name}: its picture or sound is of another form; a new file begins with it"
 
 
-def nothing_recorded(job: ClipJob) -> str:
-    """Of a source, or of all."""
-    return f"nothing was recorded from {describe_range(job.start_us, job.end_us)}"
+def nothing_recorded(job: ClipJob, obstacle: str = "") -> str:
+    """Of a source, or of all. `obstacle`: what was warned of first, if anything was."""
+    nothing = f"nothing was recorded from {describe_range(job.start_us, job.end_us)}"
+    return readable(nothing, obstacle)
+
+
+def readable(nothing: str, obstacle: str) -> str:
+    """That there is nothing, where something might have been there but for an obstacle."""
+    return f"{nothing} that can be read ({obstacle})" if obstacle else nothing

@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 from vx.archive.segments import Recordings, Segment
 from vx.jobs import Ended, Link, Note, SnapshotJob, Source, SourceEnded
 from vx.media import plan
+from vx.media.labels import readable
 from vx.media.recording import (
     BrokenError,
     complete_stamps,
@@ -67,19 +68,26 @@ def _find_frame(source: Source, number: int, at_us: int, link: Link) -> tuple[Vi
     """The frame and its wall time. BrokenError says why there is none."""
     recordings = Recordings.of(source.pattern, source.timezone)
     tolerance_us = plan.tolerance_us(recordings.pattern.resolution_us)
+    nothing = f"nothing was recorded at {format_timestamp(at_us)}"
+    warned = ""
     before_us = at_us + 1
+
+    def warn(text: str) -> None:
+        nonlocal warned
+        warned = warned or text
+        link.send(Note(level="warning", text=f"{source.name}: {text}", source=number))
+
     while True:
         found = recordings.last_before(before_us)
         for note in found.notes:
-            link.send(Note(level="warning", text=f"{source.name}: {note}", source=number))
+            warn(note)
         if not found.segments:
-            raise BrokenError(f"nothing was recorded at {format_timestamp(at_us)}")
+            raise BrokenError(readable(nothing, warned))
         (segment,) = found.segments
         try:
             frame, shown_us, until_us = _decode(segment, at_us)
         except Exception as error:  # noqa: BLE001 - bad bytes make libav and PyAV raise anything
-            text = f"{source.name}: {segment.path}: {translate(error)}"
-            link.send(Note(level="warning", text=text, source=number))
+            warn(f"{segment.path}: {translate(error)}")
             before_us = segment.start_us  # one that began earlier may reach up to here
             continue
         if at_us < until_us:
@@ -87,10 +95,7 @@ def _find_frame(source: Source, number: int, at_us: int, link: Link) -> tuple[Vi
         following = recordings.first_from(segment.start_us + 1, until_us + tolerance_us).segments
         if following and at_us < following[-1].start_us:
             return frame, shown_us  # not a gap: the next recording's name is a little late
-        raise BrokenError(
-            f"nothing was recorded at {format_timestamp(at_us)}; the recording before it ends at "
-            f"{format_timestamp(until_us)}"
-        )
+        raise BrokenError(f"{readable(nothing, warned)}; the recording before it ends at {format_timestamp(until_us)}")
 
 
 def _decode(segment: Segment, at_us: int) -> tuple[VideoFrame, int, int]:
