@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from pathlib import Path
+from typing import Any
 
+import av
 import pytest
 
 from tests.material import SECOND, T0, Outcome, do, judge, numbered, numbers, numbers_in, source
@@ -69,6 +72,23 @@ def test_where_nothing_can_be_read_the_reason_says_what_was_in_the_way(paths: li
     pattern = paths[0].parent / f"{MEDIAMTX}{paths[0].suffix}"
     made = do(SnapshotJob(folder=str(paths[0].parent), sources=(source(pattern),), at_us=T0))
     assert made.ended.reason == f"Entrance: nothing was recorded at 20260511T080000.000000 that can be read ({told})"
+
+
+def test_a_link_that_may_not_be_followed_says_what_allows_it(
+    paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = paths[1].rename(tmp_path / "elsewhere")
+    paths[1].symlink_to(elsewhere)
+
+    def deny(path: str, *arguments: Any, **options: Any) -> Any:  # as the sandbox does, or the disk
+        if path == str(paths[1]):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *arguments, **options)
+
+    opened = av.open
+    monkeypatch.setattr("vx.media.recording.av.open", deny)
+    notes = clip(paths).link.notes
+    assert f"{paths[1]}: Permission denied; it leads to {elsewhere}, and [worker] readable has to name" in notes
 
 
 def test_a_segment_that_vanishes_between_the_listing_and_the_reading(

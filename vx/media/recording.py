@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -45,7 +46,14 @@ def open_recording(path: str) -> av.container.InputContainer:
     if Path(path).stat().st_size == 0:
         raise BrokenError("it is empty")
     # only files: a recording may be a playlist that names other places
-    return av.open(path, "r", metadata_errors="replace", options={"protocol_whitelist": "file"})
+    try:
+        return av.open(path, "r", metadata_errors="replace", options={"protocol_whitelist": "file"})
+    except PermissionError as error:
+        target = os.path.realpath(path)
+        if target == path:
+            raise
+        text = f"{error.strerror}; it leads to {target}, and [worker] readable has to name folders that links lead to"
+        raise BrokenError(text) from None
 
 
 def video_stream(container: av.container.InputContainer, number: int = 0) -> VideoStream:
