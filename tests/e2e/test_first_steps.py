@@ -147,6 +147,13 @@ def test_what_goes_wrong_with_a_login_is_told(box: Box) -> None:
     assert (nothing.exit_code, "VX_PASSWORD" in nothing.stderr) == (2, True)
     stranger = run("cameras", "--server", box.server.address, "--tls")
     assert (stranger.exit_code, "its certificate is not accepted" in stranger.stderr) == (4, True)
+    plain = run("cameras", "--server", box.server.address)
+    assert (plain.exit_code, "a server with [tls] wants --ca or --tls" in plain.stderr) == (4, True)
+
+
+def test_encrypting_to_a_server_that_does_not_is_told(start_server: Callable[[str], ServerProcess]) -> None:
+    result = run("cameras", "--server", start_server("").address, "--tls")
+    assert (result.exit_code, "leave out --ca and --tls" in result.stderr) == (4, True)
 
 
 def test_the_audit_tells_who_did_what(box: Box) -> None:

@@ -290,10 +290,15 @@ class Client:
             raise self._unreachable("connection refused; is `vx serve` running there?") from None
         except ssl.SSLCertVerificationError as error:
             raise self._unreachable(f"its certificate is not accepted: {error.verify_message}") from None
+        except ssl.SSLError as error:
+            raise self._unreachable(
+                f"TLS failed ({error.reason}); without [tls] there, leave out --ca and --tls"
+            ) from None
         except OSError as error:
             raise self._unreachable(error.strerror or str(error)) from None
         except (StreamTerminatedError, ProtocolError) as error:
-            raise self._unreachable(f"the connection broke ({error})") from None
+            hint = "" if self._reached or self._channel._ssl else "; a server with [tls] wants --ca or --tls"
+            raise self._unreachable(f"the connection broke ({error}){hint}") from None
         except (ValueError, IndexError, struct.error):
             raise ClientError(f"{self._address} answered with something that is no message of the contract") from None
 

@@ -36,7 +36,7 @@ class _Group(click.Group):
 \b
 Exit statuses:
     0  it worked
-    1  the export failed or nothing was recorded, or a file could not be saved
+    1  the export failed or nothing was recorded, a file could not be saved, or the server cannot run
     2  a mistake in the command, its values or the configuration
     3  no such session, camera or archive
     4  the server cannot be reached
