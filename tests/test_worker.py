@@ -133,8 +133,9 @@ def test_a_worker_has_its_limits() -> None:
     script = """if True:
         import os, resource, signal
         from vx.child import WorkerLimits, restrict
+        before = os.nice(0)
         restrict(WorkerLimits(nice=7, memory=3 << 30))
-        print(os.nice(0), resource.getrlimit(resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_CORE))
+        print(os.nice(0) - before, resource.getrlimit(resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_CORE))
         os.kill(os.getpid(), signal.SIGTERM)
         print("still here")
     """
@@ -142,9 +143,24 @@ def test_a_worker_has_its_limits() -> None:
     assert done.stdout == "7 (3221225472, 3221225472) (0, 0)\nstill here\n"
 
 
+def test_a_worker_whose_server_is_gone_ends_without_a_word() -> None:
+    """By whichever comes first, what it says or what it hears."""
+    script = """if True:
+        import socket
+        from vx.child import ChildLink
+        from vx.jobs import Ended
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        there.close()
+        ChildLink(here).send(Ended(succeeded=True))
+        print("still here")
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
 def test_what_the_fork_server_loads_for_workers_is_no_more_than_they_need() -> None:
     script = (
-        "import vx.child, vx.media.export, sys; print([m for m in ('trio', 'numpy', 'grpclib') if m in sys.modules])"
+        "import vx.child, vx.media.export, sys; print([m for m in ('trio', 'grpclib', 'reportlab') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

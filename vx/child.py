@@ -65,9 +65,13 @@ class ChildLink:
         self._callbacks: list[Callable[[], None]] = []
 
     def send(self, event: Event) -> None:
+        """Tell the server. If it is gone, nobody wants the result, and the process ends."""
         while len(data := encode(event)) > MAX_EVENT and isinstance(event, Probed):
             event = msgspec.structs.replace(event, notes=event.notes[: len(event.notes) // 2])
-        self._sock.send(data)
+        try:
+            self._sock.send(data)
+        except ConnectionError:
+            os._exit(1)
 
     def call_on_stop(self, callback: Callable[[], None]) -> None:
         with self._lock:
@@ -77,7 +81,7 @@ class ChildLink:
         callback()
 
     def listen(self) -> None:
-        """Take commands until the server is gone; then nobody wants the result, and the process ends."""
+        """Take commands until the server is gone, and end then as well."""
         while True:
             try:
                 data = self._sock.recv(MAX_EVENT)
@@ -116,8 +120,7 @@ def work(job: bytes, sock: socket.socket, limits: WorkerLimits) -> None:
     except Exception as error:  # noqa: BLE001  # the edge of the process: the server learns what happened
         link.send(Note(level="error", text=traceback.format_exc(limit=-20)[-_LONGEST_TEXT:]))
         ended = Ended(succeeded=False, reason=_reason(error, limits.memory))
-    with contextlib.suppress(OSError):
-        link.send(ended)
+    link.send(ended)
     os._exit(0)
 
 
