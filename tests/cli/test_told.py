@@ -100,6 +100,8 @@ def test_what_a_clip_lacks_is_told_with_it(run: Run, server: str, script: Script
         "  note      /r/a.mp4: it is broken; left out what can't be read",
         "  note      it was stopped on request, before its end",
     ]
+    document = json.loads(run(*arguments, "--force", "--json").stdout)["report"]
+    assert [len(document["sources"][0][name]) for name in ("gaps", "remarks")] == [1, 2]
     script.report = v1.Report(sources=[v1.SourceReport(name="Entrance", remarks=REPORT.sources[0].remarks)])
     assert run(*arguments, "--force").stderr.splitlines()[-1].startswith("saved a.mp4")
 

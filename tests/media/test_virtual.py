@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.material import (
@@ -123,6 +124,15 @@ def test_one_that_is_under_way_is_a_gap(tmp_path: Path) -> None:
     assert made.served
     assert numbers(made.file) == list(range(100))
     assert "it is broken, or still being written; left out what can't be read" in made.link.notes
+
+
+def test_a_camera_whose_recordings_are_in_the_way_says_what_is(tmp_path: Path) -> None:
+    pattern = record(tmp_path / "rec")
+    gone = tmp_path / "gone" / MEDIAMTX
+    made = do(msgspec.structs.replace(job(pattern, tmp_path / "out"), sources=(source(pattern), source(gone, "Yard"))))
+    assert made.served
+    assert made.link.sources[0] == ""
+    assert made.link.sources[1].endswith(f"that can be read ({gone.parent}: there is no such directory)")
 
 
 def test_fragments_that_are_still_written_are_taken_as_far_as_they_are_whole(tmp_path: Path) -> None:

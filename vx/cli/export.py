@@ -15,7 +15,7 @@ import betterproto
 from vx.cli.client import Backoff, Client, ClientError, Exit
 from vx.cli.download import Moved, download
 from vx.cli.report import Advance, Report, file_document, file_line, state_name
-from vx.cli.told import failures, progress_note, shortcomings
+from vx.cli.told import failures, progress_note, report_document, shortcomings
 from vx.cli.values import local_names, plain, show_size, show_wire_time
 from vx.rpc.generated.axxonsoft.bl import mmexport
 from vx.timestamps import format_timestamp, parse_timestamp
@@ -95,6 +95,7 @@ async def export(client: Client, order: Order, report: Report) -> dict[str, Any]
     ClientError where anything went wrong. Cancelled (Ctrl-C), it stops the session on the server and says what is left
     there; cancelled again, it leaves at once.
     """
+    _make_folder(order.folder)
     session_id = await _start(client, order, report)
     report.say(f"session {plain(session_id)} started")
     try:
@@ -131,6 +132,7 @@ async def export(client: Client, order: Order, report: Report) -> dict[str, Any]
         "reason": reason,
         "kept": order.keep,
         "files": saved,
+        **({} if told is None else {"report": report_document(told)}),
     }
     if not files:
         nothing = "no camera showed anything" if order.is_live else "perhaps nothing was recorded at that time"

@@ -76,6 +76,8 @@ class _Clip:
         """Each with the numbers of its sources."""
         self._shown: set[int] = set()
         """The sources that have something to show."""
+        self._warned: dict[int, str] = {}
+        """The first warning about each source."""
         self._index: Index | None = None
         if job.index is not None:
             folder, most = job.index.folder, job.index.size
@@ -115,7 +117,8 @@ class _Clip:
                 )
             )
         for number in range(len(job.sources)):
-            link.send(SourceEnded(source=number, error="" if number in self._shown else labels.nothing_recorded(job)))
+            error = "" if number in self._shown else labels.nothing_recorded(job, self._warned.get(number, ""))
+            link.send(SourceEnded(source=number, error=error))
 
     def _stretches(self, number: int) -> Iterator[Stretch]:
         job = self._job
@@ -136,6 +139,7 @@ class _Clip:
                 return
 
     def _warn(self, number: int, text: str) -> None:
+        self._warned.setdefault(number, text)
         self._told.append(Note(level="warning", text=f"{self._job.sources[number].name}: {text}", source=number))
 
     def _tell_gap(self, number: int, recorded_until_us: int, until_us: int, begin_us: int) -> None:
