@@ -35,7 +35,7 @@ from pathlib import Path
 
 import trio
 
-from vx import metrics, sandbox, scrape
+from vx import firstlook, metrics, sandbox, scrape
 from vx.access.gate import Gate
 from vx.access.passwords import Passwords
 from vx.access.tokens import Tokens
@@ -215,6 +215,7 @@ async def serve(
                     announce([describe(listener) for listener in listeners])
                     give_memory_back()
                     reaper.start_soon(systemd.keep_alive)
+                    reaper.start_soon(firstlook.look, config.camera)
                     systemd.tell("READY=1")
                     await stop.wait()
                     systemd.tell("STOPPING=1")
