@@ -52,8 +52,12 @@ from tests.rpc.peers import (
 from tests.rpc.probe import LIMIT_S, Note, start
 from vx.errors import Kind, VxError
 from vx.rpc import codec, connection
-from vx.rpc.connection import BURST, MESSAGE_S
+from vx.rpc.budget import BYTES_PER_UPDATE
+from vx.rpc.calls import MESSAGE_S
 from vx.rpc.generated.axxonsoft.bl.mmexport import DownloadFileRequest
+from vx.rpc.http2 import HEADER_TABLE
+from vx.rpc.outbox import MAX_CONTROL
+from vx.rpc.streams import BURST
 
 PEAK_MIB = 64
 PASS_MS = 50
@@ -639,8 +643,8 @@ async def test_answers_that_are_not_read_are_few(nursery: trio.Nursery) -> None:
             await trio.testing.wait_all_tasks_blocked()
             taken = memory.connection._h2.highest_inbound_stream_id
     assert taken < 8000
-    queued = sum(map(len, memory.connection._out))
-    assert queued < connection._MAX_CONTROL + 64 * 8192
+    queued = memory.connection._outbox.size
+    assert queued < MAX_CONTROL + 64 * 8192
     nursery.cancel_scope.cancel()
 
 
@@ -653,13 +657,13 @@ async def test_downloads_that_are_not_read_queue_one_burst(nursery: trio.Nursery
         calls.append(peers.data(stream_id, request, "END_STREAM"))
     memory = await _run(nursery, GREETING, *calls, room=1_000_000)
     assert len(memory.connection._processor.streams) == 100
-    assert sum(map(len, memory.connection._out)) < BURST + connection._MAX_CONTROL
+    assert memory.connection._outbox.size < BURST + MAX_CONTROL
     nursery.cancel_scope.cancel()
 
 
 async def test_reading_a_byte_at_a_time_is_not_for_free(nursery: trio.Nursery) -> None:
     """Its window opened byte by byte, a download is made of frames of one byte; full frames pay for the updates."""
-    large = connection._BYTES_PER_UPDATE
+    large = BYTES_PER_UPDATE
     memory = await _run(nursery, GREETING, _BULK.replace(_WIDE, _settings(INITIAL_WINDOW_SIZE=0)))
     for _ in range(MANY):
         memory.wire.feed(update(1, large))
@@ -746,7 +750,7 @@ async def test_what_h2_keeps_of_settings_is_bounded(nursery: trio.Nursery) -> No
     state = memory.connection._h2
     assert len(state.remote_settings) < 10
     assert len(state.encoder.table_size_changes) <= 2
-    assert state.encoder.header_table_size <= connection._HEADER_TABLE
+    assert state.encoder.header_table_size <= HEADER_TABLE
     echo = peers.block(peers.fields(PROBE_PATH + "Echo"))
     memory.wire.feed(peers.headers(1, echo), peers.data(1, prefixed(b""), "END_STREAM"))
     await trio.testing.wait_all_tasks_blocked()

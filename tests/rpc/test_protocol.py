@@ -17,7 +17,9 @@ from hyperframe.frame import DataFrame, GoAwayFrame, RstStreamFrame, WindowUpdat
 
 from tests.rpc.hand_driven import H2Peer, connect, message
 from tests.rpc.probe import LIMIT_S, Note, Running, bulk_data, start
-from vx.rpc.connection import _MAX_CONTROL, BURST, Connection
+from vx.rpc.connection import Connection
+from vx.rpc.outbox import MAX_CONTROL
+from vx.rpc.streams import BURST
 
 
 @pytest.fixture
@@ -486,7 +488,7 @@ async def test_a_peer_that_does_not_read_costs_one_burst(
     while not (connections and connections[0].is_blocked()):
         await trio.testing.wait_all_tasks_blocked()
     await trio.testing.wait_all_tasks_blocked()
-    queued = sum(map(len, connections[0]._out))
+    queued = connections[0]._outbox.size
     assert 0 < queued <= BURST + 512 * 1024, queued
     assert running.probe.bursts <= 200
     second = await open_peer()
@@ -494,7 +496,7 @@ async def test_a_peer_that_does_not_read_costs_one_burst(
     await second.flush()
     assert await second.reply(call) == Note(text="x")
     bursts = running.probe.bursts
-    assert sum(map(len, connections[0]._out)) <= BURST + 512 * 1024  # less by what the kernel has found room for
+    assert connections[0]._outbox.size <= BURST + 512 * 1024  # less by what the kernel has found room for
     assert bursts < 200
     await trio.aclose_forcefully(peer.stream)
     await running.probe.wait_seen("count ended")
@@ -523,15 +525,15 @@ async def test_unread_answers_stop_the_reading_of_requests(
     with trio.fail_after(LIMIT_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask_for_ever)
-            while not (connections[0].is_blocked() and connections[0]._control_bytes > _MAX_CONTROL):
+            while not (connections[0].is_blocked() and connections[0]._outbox.control_size > MAX_CONTROL):
                 await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         asked += [peer.call("Hold", note) for _ in range(7)]  # all that the window takes
         await peer.flush()
         for _ in range(100):
             await trio.testing.wait_all_tasks_blocked()
-        queued = sum(map(len, connections[0]._out))
-        assert queued < _MAX_CONTROL + 2 * len(message(note))
+        queued = connections[0]._outbox.size
+        assert queued < MAX_CONTROL + 2 * len(message(note))
         for stream_id in asked:
             assert await peer.reply(stream_id) == note
 

@@ -30,20 +30,15 @@ from vx.access.gate import Peer
 from vx.errors import VxError
 from vx.model import Caller
 from vx.rpc.codec import Bulk, Codec, MalformedError, TooLargeError, is_small, message_prefix
-from vx.rpc.connection import (
-    MESSAGE_S,
-    Connection,
-    H2Stream,
-    Headers,
-    StreamGoneError,
-    TooSlowError,
-    TruncatedError,
-)
+from vx.rpc.connection import Connection
 from vx.rpc.guard import Admit
 from vx.rpc.status import to_grpc_error
+from vx.rpc.streams import H2Stream, Headers, StreamGoneError, TooSlowError, TruncatedError
 
 log = logging.getLogger(__name__)
 
+MESSAGE_S = 60.0
+"""How long a peer may take to send a request message once it is expected, or, where a call has several, begun."""
 _MAX_STATUS_TEXT = 600
 
 
