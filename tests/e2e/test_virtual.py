@@ -8,12 +8,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.e2e.client import Client, refused
+from tests.e2e.client import CAMERA, SECOND_CAMERA, Client, refused
 from tests.e2e.test_export import at, configuration, seconds
-from tests.material import T0, numbered, numbers
+from tests.material import T0, numbered, numbers, virtual_bytes
 from tests.server_process import ServerProcess
 from tests.stubs import Stubs
 from tools.make_recordings import MEDIAMTX, Form, cut
@@ -54,6 +55,46 @@ def recordings(archive: Path) -> list[Path]:
     return sorted((archive / "mtx").iterdir())
 
 
+def assert_anywhere(client: Client, session: str, name: str, data: bytes, *, reads: int) -> None:
+    """From wherever a download begins, it brings the bytes that are there."""
+    rng = random.Random(reads)
+    for _ in range(reads):
+        kb = rng.choice((1, 2, 3, 7, 64))
+        first = rng.randrange(-(-len(data) // (kb << 10)))
+        stream: Any = client.chunks(session, name, kb, first)
+        at = first * (kb << 10)
+        for place in range(at, min(len(data), at + rng.choice((1, 3)) * (kb << 10)), kb << 10):
+            assert next(stream).data == data[place : place + (kb << 10)], (kb, first)
+        stream.cancel()
+
+
+def test_every_byte_is_the_same_from_2000_places_on(
+    tmp_path: Path, stubs: Stubs, start_server: Callable[[str], ServerProcess]
+) -> None:
+    """Of clips whose bytes lie in many places: in flat recordings, in fragments, and those of two cameras in turn."""
+    an_hour_ago = time.time() - 3600
+    for folder, kind in (("mtx", "mp4"), ("yard", "fmp4")):
+        for path in cut(
+            numbered(FORM, 250), f"{tmp_path}/{folder}/{MEDIAMTX}", T0, seconds(0, 2, 4, 6, 8, 10), kind=kind
+        ):
+            os.utime(path, (an_hour_ago, an_hour_ago))
+    server = start_server(configuration(tmp_path))
+    client = Client(stubs, server.address)
+    for number, cameras in enumerate([[CAMERA], [SECOND_CAMERA], [CAMERA, SECOND_CAMERA]]):
+        stream = client.export.StreamType(format=client.export.StreamType.MP4)
+        archive = client.archive(at(0.52), at(9.0), cameras=cameras)
+        session = client.start(client.export.Options(archive=archive, stream=stream))
+        (file,) = client.wait_completed(session).result.files
+        result = server.state_dir / "sessions" / session / file.path
+        assert result.is_dir()
+        data = client.download(session, file.path)
+        assert data == virtual_bytes(result)
+        assert_anywhere(client, session, file.path, data, reads=667)
+        (tmp_path / f"{number}.mp4").write_bytes(data)
+    wanted = list(range(13, 225))
+    assert [numbers(tmp_path / "2.mp4", track=track) for track in (0, 1)] == [wanted, wanted]
+
+
 def test_it_is_whole_whatever_retention_does_and_survives_a_restart(
     archive: Path, tmp_path: Path, stubs: Stubs, start_server: Callable[[str], ServerProcess]
 ) -> None:
@@ -72,9 +113,7 @@ def test_it_is_whole_whatever_retention_does_and_survives_a_restart(
     assert len(data) == size
     (tmp_path / "clip.mp4").write_bytes(data)
     assert numbers(tmp_path / "clip.mp4") == list(range(13, 225))
-    rng = random.Random(1)
-    for first in rng.sample(range(size // 1024), 20):
-        assert next(client.chunks(session, name, kb=1, first=first)).data == data[first * 1024 : (first + 1) * 1024]
+    assert_anywhere(client, session, name, data, reads=20)
     assert server.terminate() == 0
     again = ServerProcess(server.state_dir.parent, configuration(archive))
     try:

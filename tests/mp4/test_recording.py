@@ -130,6 +130,11 @@ def put(path: str, at: int, number: int) -> bytes:
     return bytes(data)
 
 
+def rename(kind: str, other: str) -> bytes:
+    """The flat file with the first of these names changed."""
+    return written("flat with B-frames").replace(kind.encode(), other.encode(), 1)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -148,7 +153,16 @@ def put(path: str, at: int, number: int) -> bytes:
         (lambda: put(f"{STBL}/stco", 4, 0xFFFFFF), "cut short"),
         (lambda: put(f"{STBL}/stsd", 4, 2), "2 descriptions"),
         (lambda: put("moov/trak/mdia/mdhd", 12, 0), "0 ticks a second"),
+        (lambda: put("moov/trak/mdia/mdhd", 0, 2 << 24), "mdhd box is of version 2"),
         (lambda: put("moov/trak/edts/elst", 4, 3), "an edit list of 3 parts"),
+        (lambda: put("moov/trak/edts/elst", 4, 0), "an edit list of 0 parts"),
+        (lambda: put("moov/trak/edts/elst", 8, 0), "edit list shows nothing"),
+        (lambda: put("moov/trak/edts/elst", 12, 5000), "edit list begins with another picture"),
+        (lambda: put(f"{STBL}/stss", 4, 0), "no key frame"),
+        (lambda: put(f"{STBL}/stsz", 12, 0), "one of its samples is empty"),
+        (lambda: rename("tkhd", "trun"), "'trun' box in the wrong place"),
+        (lambda: put("moov/trak/mdia/hdlr", 8, 0), "a track of an unknown kind"),
+        (lambda: rename("vmhd", "stbl"), "2 stbl boxes"),
     ],
 )
 def test_tables_that_make_no_sense_are_refused(change: Callable[[], bytes], says: str) -> None:
@@ -187,3 +201,43 @@ def test_a_place_outside_is_refused_however_large_its_number_is(offset: int) -> 
     track.samples.chunks = Chunks(array("Q", [10, offset]), array("Q", [5, 20]), array("I", [1, 1]))
     with pytest.raises(Mp4Error, match="not in its mdat boxes"):
         check_places([track], [Span(0, 100)])
+
+
+def test_what_an_edit_list_leaves_out_at_the_end_is_told() -> None:
+    """It may be in the middle: the last picture shown need not be the last one of the file."""
+    (video, _) = read(written("flat with B-frames")).tracks
+    assert video.whole_until is None
+    at = boxes_in(f"{STBL}/ctts")[0] + 12 + 8 * 20
+    data = bytearray(written("flat with B-frames"))
+    struct.pack_into(">I", data, at, 15 * video.timescale)
+    (video, _) = read(bytes(data)).tracks
+    assert video.whole_until == video.origin + 4 * video.timescale + video.timescale // 1000 + 1
+
+
+def test_fragments_of_a_track_that_is_not_there_are_refused() -> None:
+    data = bytearray(written("short fragments"))
+    at = data.rindex(b"tfhd")
+    struct.pack_into(">I", data, at + 8, 9)
+    with pytest.raises(Mp4Error, match="of track 9, which it doesn't have"):
+        read(bytes(data))
+
+
+def test_sound_that_no_decoder_is_told_of_is_refused() -> None:
+    (_, sound) = read(written("flat")).tracks
+    assert sound.description is not None
+    config = sound.description.configuration
+    # no kind of AAC that there is, a rate of its own, channels that aren't told
+    for strange in (b"\xff\xff", b"\x17\x80", b"\x11\x80"):
+        with pytest.raises(Mp4Error, match="its sound is of an unusual form"):
+            read(written("flat").replace(config, strange + config[2:]))
+
+
+def test_sound_of_samples_of_one_tick_is_refused() -> None:
+    data = written("flat")
+    (_, sound) = read(data).tracks
+    ((count, _), *_) = sound.samples.deltas
+    told = struct.pack(">II", count, 1024)
+    again = data.replace(told, struct.pack(">II", count, 1))
+    rest = struct.pack(">II", len(sound.samples) - count, sound.samples.deltas[-1][1])
+    with pytest.raises(Mp4Error, match="isn't compressed"):
+        read(again.replace(rest, struct.pack(">II", len(sound.samples) - count, 1)))

@@ -63,6 +63,11 @@ def test_the_first_sample_at_a_time(whole: Samples, moment: int) -> None:
     assert whole.find(moment) == next((i for i, at in enumerate(times) if at >= moment), len(times))
 
 
+@given(samples(), st.integers(-40, 400))
+def test_what_is_shown_after_a_time(whole: Samples, moment: int) -> None:
+    assert whole.shows_after(moment) == any(at >= moment for at in whole.shown())
+
+
 @given(st.lists(st.integers(-3, 3)), st.integers(-3, 3))
 def test_runs_are_their_items(values: list[int], last: int) -> None:
     runs = tables.compress(values)

@@ -9,6 +9,28 @@ from typing import NamedTuple
 MOST_BOXES = 4096
 """In one box; real files have a few dozen."""
 
+_PLACES: dict[bytes, tuple[bytes, ...]] = {
+    b"moov": (b"",),
+    b"moof": (b"",),
+    b"mdat": (b"",),
+    **dict.fromkeys((b"mvhd", b"trak", b"mvex"), (b"moov",)),
+    b"trex": (b"mvex",),
+    **dict.fromkeys((b"tkhd", b"edts", b"mdia", b"tref"), (b"trak",)),
+    b"elst": (b"edts",),
+    **dict.fromkeys((b"mdhd", b"minf"), (b"mdia",)),
+    b"hdlr": (b"mdia", b"minf", b"meta"),
+    b"dinf": (b"minf", b"meta"),
+    b"dref": (b"dinf",),
+    b"stbl": (b"minf",),
+    **dict.fromkeys((b"stsd", b"stts", b"ctts", b"stsc", b"stsz", b"stco", b"co64", b"stss"), (b"stbl",)),
+    b"traf": (b"moof",),
+    **dict.fromkeys((b"tfhd", b"tfdt", b"trun"), (b"traf",)),
+}
+"""What the boxes that make up the tables are found in; of the file itself it is said as b"".
+
+libav reads them wherever they are. One that has lost its way is a sign of damage: what it means is in doubt.
+"""
+
 _header = struct.Struct(">I4s").unpack_from
 _large = struct.Struct(">Q").unpack_from
 
@@ -48,8 +70,17 @@ def read_head(data: bytes, at: int = 0) -> Head:
     return Head(kind, length, size)
 
 
-def children(data: bytes, span: Span) -> dict[bytes, list[Span]]:
-    """The boxes in a box, by kind. Mp4Error where they don't fill it, or are too many."""
+def check_place(kind: bytes, parent: bytes) -> None:
+    """Mp4Error where a box has no business in that one; b"": in no other box."""
+    if kind in _PLACES and parent not in _PLACES[kind]:
+        raise Mp4Error(f"a {kind!r} box in the wrong place")
+
+
+def children(data: bytes, span: Span, parent: bytes) -> dict[bytes, list[Span]]:
+    """The boxes in a box of the kind `parent`, by kind.
+
+    Mp4Error where they don't fill it, are too many, or belong elsewhere.
+    """
     found: dict[bytes, list[Span]] = {}
     at, end = span
     count = 0
@@ -65,6 +96,7 @@ def children(data: bytes, span: Span) -> dict[bytes, list[Span]]:
         if kind in found:
             found[kind].append(inside)
         else:
+            check_place(kind, parent)
             found[kind] = [inside]
         at = until
         count += 1
@@ -92,6 +124,14 @@ def need(span: Span, size: int, kind: str) -> None:
     """Mp4Error where a box has less content than `size` bytes."""
     if span.end - span.begin < size:
         raise Mp4Error(f"its {kind} box is cut short")
+
+
+def is_long(data: bytes, span: Span, kind: str) -> bool:
+    """Whether the numbers in a box that begins with a version have 64 bits. Mp4Error where that isn't known."""
+    version = data[span.begin]
+    if version > 1:
+        raise Mp4Error(f"its {kind} box is of version {version}")
+    return version == 1
 
 
 def make(kind: bytes, *parts: bytes) -> bytes:

@@ -20,6 +20,10 @@ _KEPT = (b"pasp", b"colr", b"fiel", b"mdcv", b"clli")
 _CHANGES_THE_PICTURE = (b"clap", b"sinf")
 """The part of the picture that is shown; encryption."""
 _AAC = 0x40
+_AAC_OBJECTS = (1, 2, 3, 4, 5, 29)
+"""Main, LC, SSR, LTP; and SBR and PS, by which AAC becomes HE-AAC."""
+_LAST_RATE = 12
+"""The rates' numbers end here; 15 stands for any other."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def _reference(data: bytes, entry: Span) -> None:
 def _read_visual(data: bytes, kind: bytes, entry: Span) -> Description:
     need(entry, _VISUAL, kind.decode())
     _reference(data, entry)
-    boxes = children(data, Span(entry.begin + _VISUAL, entry.end))
+    boxes = children(data, Span(entry.begin + _VISUAL, entry.end), kind)
     for other in _CHANGES_THE_PICTURE:
         if other in boxes:
             raise Mp4Error(f"it has a {other.decode()} box")
@@ -88,10 +92,11 @@ def _read_audio(data: bytes, entry: Span) -> Description | None:
     version, channels, bits, rate = struct.unpack_from(">H6xHH4xI", data, entry.begin + 8)
     if version != 0:
         raise Mp4Error("its mp4a box is QuickTime's")
-    esds = only(children(data, Span(entry.begin + _AUDIO, entry.end)), b"esds")
+    esds = only(children(data, Span(entry.begin + _AUDIO, entry.end), b"mp4a"), b"esds")
     kind, config = _decoder_config(data[esds.begin : esds.end])
     if kind != _AAC:
         return None
+    _check_config(config)
     fields = struct.pack(">6xH8xHH4xI", 1, channels, bits, rate)
     return Description("aac", make(b"mp4a", fields, _esds(config)), config)
 
@@ -112,6 +117,15 @@ def _decoder_config(esds: bytes) -> tuple[int, bytes]:
     if not begin < own <= config <= stream <= len(esds):
         raise Mp4Error("its esds box makes no sense")
     return kind, bytes(esds[begin:own])
+
+
+def _check_config(config: bytes) -> None:
+    """An AudioSpecificConfig (ISO/IEC 14496-3) of AAC, at one of the usual rates, with one of the usual channels."""
+    if len(config) < 2:
+        raise Mp4Error("its esds box is cut short")
+    kind, rate, channels = config[0] >> 3, (config[0] & 7) << 1 | config[1] >> 7, config[1] >> 3 & 15
+    if kind not in _AAC_OBJECTS or rate > _LAST_RATE or not 0 < channels < 8:
+        raise Mp4Error("its sound is of an unusual form")
 
 
 def _descriptor(data: bytes, at: int, tag: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import struct
 from array import array
 from dataclasses import dataclass
 
-from vx.mp4.boxes import Mp4Error, Span, children, need, only
+from vx.mp4.boxes import Mp4Error, Span, children, is_long, need, only
 from vx.mp4.movie import LARGEST_SHIFT_S, LARGEST_TIME, MOST_SAMPLES, Defaults, Movie, Track
 from vx.mp4.tables import Runs, compress, extend, from_big_endian, replace_last, total
 
@@ -36,24 +36,27 @@ class Fragments:
             for track in movie.tracks
             if track.description is not None and track.id in movie.defaults
         }
+        self._passed_over = {track.id for track in movie.tracks if track.description is None} & movie.defaults.keys()
         self._ends = {number: track.samples.end for number, (track, _) in self._tracks.items()}
         """Up to when the samples of each track last: to add that up anew takes as long as the file is."""
 
     def add(self, moof: bytes, at: int, file_size: int) -> None:
         """The content of the moof box that begins at position `at` of the file. Mp4Error where it is in doubt."""
         try:
-            trafs = children(moof, Span(0, len(moof))).get(b"traf", ())
+            trafs = children(moof, Span(0, len(moof)), b"moof").get(b"traf", ())
             for traf in trafs:
                 self._add_track(moof, traf, at, file_size, alone=len(trafs) == 1)
         except (struct.error, IndexError, OverflowError) as error:
             raise Mp4Error(f"one of its fragments is cut short ({error})") from None
 
     def _add_track(self, moof: bytes, traf: Span, at: int, file_size: int, *, alone: bool) -> None:
-        boxes = children(moof, traf)
+        boxes = children(moof, traf, b"traf")
         tfhd = only(boxes, b"tfhd")
         flags, number = struct.unpack_from(">II", moof, tfhd.begin)
         known = self._tracks.get(number)
         if known is None:
+            if number not in self._passed_over:
+                raise Mp4Error(f"one of its fragments is of track {number}, which it doesn't have")
             return
         track, defaults = known
         runs = boxes.get(b"trun", ())
@@ -64,7 +67,7 @@ class Fragments:
         fragment = _read_header(moof, tfhd, flags, defaults, at, alone=alone)
         tfdt = only(boxes, b"tfdt")
         need(tfdt, 8, "tfdt")
-        (start,) = struct.unpack_from(">Q" if moof[tfdt.begin] == 1 else ">I", moof, tfdt.begin + 4)
+        (start,) = struct.unpack_from(">Q" if is_long(moof, tfdt, "tfdt") else ">I", moof, tfdt.begin + 4)
         _go_to(track, start, self._ends[number])
         fragment.end = start
         position = fragment.base
@@ -144,6 +147,8 @@ def _add_run(moof: bytes, trun: Span, track: Track, fragment: _Fragment, positio
         raise Mp4Error("more samples than the file has bytes for")
     else:
         sizes = array("I", [fragment.size]) * count
+    if 0 in sizes:
+        raise Mp4Error("one of its samples is empty")
     each_flags = table[next(column) :: width] if columns[2] else None
     shifts: Runs = [(count, 0)]
     if columns[3]:

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vx.mp4.boxes import Mp4Error, Span, at_most_one, children, need, only
+from vx.mp4.boxes import Mp4Error, Span, at_most_one, children, is_long, need, only
 from vx.mp4.description import Description, read_description
 from vx.mp4.tables import Chunks, Run, Runs, Samples, chunk_lengths, expand, extend, from_big_endian, total
 
@@ -17,6 +17,8 @@ MOST_TRACKS = 64
 LARGEST_TIME = 1 << 56
 LARGEST_SHIFT_S = 20
 """No picture is shown so much later, or earlier, than it is decoded."""
+_OTHER_KINDS = (b"text", b"sbtl", b"subt", b"subp", b"clcp", b"meta", b"hint", b"tmcd")
+"""Tracks that are passed over: texts, and what recorders note beside the pictures."""
 UPRIGHT = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 
 
@@ -26,7 +28,7 @@ class Track:
 
     id: int
     handler: bytes
-    """`vide`, `soun`, or anything else, of which no more is read."""
+    """`vide`, `soun`, or of another kind, of which no more is read."""
     timescale: int
     """Ticks a second."""
     description: Description | None
@@ -39,7 +41,7 @@ class Track:
     """The time, in ticks of when samples are shown, at which the track begins (its edit list)."""
     samples: Samples
     whole_until: int | None = None
-    """Up to when the edit list shows it; None: to its end."""
+    """Up to when the edit list shows it, where that leaves out any of it."""
 
 
 @dataclass(slots=True)
@@ -70,19 +72,22 @@ def read_movie(moov: bytes, file_size: int) -> Movie:
 
 
 def _read_movie(moov: bytes, file_size: int) -> Movie:
-    boxes = children(moov, Span(0, len(moov)))
+    boxes = children(moov, Span(0, len(moov)), b"moov")
     if b"cmov" in boxes:
         raise Mp4Error("its moov box is compressed")
     timescale = _read_timescale(moov, only(boxes, b"mvhd"), "mvhd")
     if len(boxes.get(b"trak", ())) > MOST_TRACKS:
         raise Mp4Error(f"more than {MOST_TRACKS} tracks")
-    tracks = [_read_track(moov, span, timescale, file_size) for span in boxes.get(b"trak", ())]
+    mvex = at_most_one(boxes, b"mvex")
+    is_fragmented = mvex is not None
+    tracks = [
+        _read_track(moov, span, timescale, file_size, is_fragmented=is_fragmented) for span in boxes.get(b"trak", ())
+    ]
     if len({track.id for track in tracks}) != len(tracks):
         raise Mp4Error("two tracks have the same number")
-    mvex = at_most_one(boxes, b"mvex")
     defaults = {}
     if mvex is not None:
-        for trex in children(moov, mvex).get(b"trex", ()):
+        for trex in children(moov, mvex, b"mvex").get(b"trex", ()):
             need(trex, 24, "trex")
             number, description, duration, size, flags = struct.unpack_from(">5I", moov, trex.begin + 4)
             if number in defaults:
@@ -90,37 +95,39 @@ def _read_movie(moov: bytes, file_size: int) -> Movie:
             if description != 1:
                 raise Mp4Error("its fragments are of another description")
             defaults[number] = Defaults(duration, size, flags)
-    return Movie(tracks, defaults, mvex is not None)
+    return Movie(tracks, defaults, is_fragmented)
 
 
 def _read_timescale(data: bytes, span: Span, kind: str) -> int:
     need(span, 20, kind)
-    long = data[span.begin] == 1
+    long = is_long(data, span, kind)
     (timescale,) = struct.unpack_from(">I", data, span.begin + (20 if long else 12))
     if not 0 < timescale < 1 << 31:
         raise Mp4Error(f"its {kind} box counts {timescale} ticks a second")
     return int(timescale)
 
 
-def _read_track(moov: bytes, trak: Span, movie_scale: int, file_size: int) -> Track:
-    boxes = children(moov, trak)
+def _read_track(moov: bytes, trak: Span, movie_scale: int, file_size: int, *, is_fragmented: bool) -> Track:
+    boxes = children(moov, trak, b"trak")
     tkhd = only(boxes, b"tkhd")
-    long = moov[tkhd.begin] == 1
+    long = is_long(moov, tkhd, "tkhd")
     need(tkhd, 96 if long else 84, "tkhd")
     number, *size = struct.unpack_from(">I64xII" if long else ">I60xII", moov, tkhd.begin + (20 if long else 12))
     matrix_at = tkhd.begin + (52 if long else 40)
     matrix = bytes(moov[matrix_at : matrix_at + 36])
-    media = children(moov, only(boxes, b"mdia"))
+    media = children(moov, only(boxes, b"mdia"), b"mdia")
     timescale = _read_timescale(moov, only(media, b"mdhd"), "mdhd")
     hdlr = only(media, b"hdlr")
     need(hdlr, 12, "hdlr")
     handler = bytes(moov[hdlr.begin + 8 : hdlr.begin + 12])
     track = Track(number, handler, timescale, None, matrix, (size[0], size[1]), 0, Samples())
-    if handler not in (b"vide", b"soun"):
-        return track
-    info = children(moov, only(media, b"minf"))
+    info = children(moov, only(media, b"minf"), b"minf")
     _check_reference(moov, only(info, b"dinf"))
-    table = children(moov, only(info, b"stbl"))
+    if handler in _OTHER_KINDS:
+        return track
+    if handler not in (b"vide", b"soun"):
+        raise Mp4Error(f"it has a track of an unknown kind, {handler!r}")
+    table = children(moov, only(info, b"stbl"), b"stbl")
     track.description = read_description(moov, only(table, b"stsd"), handler)
     if track.description is None:
         return track
@@ -128,16 +135,16 @@ def _read_track(moov: bytes, trak: Span, movie_scale: int, file_size: int) -> Tr
         track.matrix, track.size = UPRIGHT, (0, 0)
     track.samples = _read_samples(moov, table, file_size, timescale, pictures=handler == b"vide")
     edits = at_most_one(boxes, b"edts")
-    if edits is not None and b"elst" in (lists := children(moov, edits)):
-        _read_edits(moov, only(lists, b"elst"), track, movie_scale)
+    if edits is not None and b"elst" in (lists := children(moov, edits, b"edts")):
+        _read_edits(moov, only(lists, b"elst"), track, movie_scale, is_fragmented=is_fragmented)
     return track
 
 
 def _check_reference(moov: bytes, dinf: Span) -> None:
-    dref = only(children(moov, dinf), b"dref")
+    dref = only(children(moov, dinf, b"dinf"), b"dref")
     need(dref, 8, "dref")
     (count,) = struct.unpack_from(">I", moov, dref.begin + 4)
-    entries = [*children(moov, Span(dref.begin + 8, dref.end)).values()]
+    entries = [*children(moov, Span(dref.begin + 8, dref.end), b"dref").values()]
     if count != 1 or len(entries) != 1 or len(entries[0]) != 1:
         raise Mp4Error("its samples may be in another file")
     need(entries[0][0], 4, "dref")
@@ -145,13 +152,13 @@ def _check_reference(moov: bytes, dinf: Span) -> None:
         raise Mp4Error("its samples are in another file")
 
 
-def _read_edits(moov: bytes, elst: Span, track: Track, movie_scale: int) -> None:
+def _read_edits(moov: bytes, elst: Span, track: Track, movie_scale: int, *, is_fragmented: bool) -> None:
     """Only an empty edit, and one that shows all from somewhere on: others leave out what players show all the same."""
-    long = moov[elst.begin] == 1
     need(elst, 8, "elst")
+    long = is_long(moov, elst, "elst")
     (count,) = struct.unpack_from(">I", moov, elst.begin + 4)
     form = struct.Struct(">QqI" if long else ">IiI")
-    if count > 2 or elst.end - elst.begin < 8 + count * form.size:
+    if count > 2 or elst.end - elst.begin != 8 + count * form.size:
         raise Mp4Error(f"an edit list of {count} parts")
     edits = [form.unpack_from(moov, elst.begin + 8 + i * form.size) for i in range(count)]
     empty = 0
@@ -163,6 +170,11 @@ def _read_edits(moov: bytes, elst: Span, track: Track, movie_scale: int) -> None
             return
         raise Mp4Error("an edit list of an unusual form")
     duration, begin, rate = edits[0]
+    if not (duration or is_fragmented):
+        raise Mp4Error("its edit list shows nothing")
+    pictures = track.handler == b"vide"
+    if pictures and not is_fragmented and track.samples.sizes and track.samples.first_shown() != begin:
+        raise Mp4Error("its edit list begins with another picture than its first one")
     if begin < 0 or rate != 0x10000 or begin > LARGEST_TIME or empty > LARGEST_TIME:
         raise Mp4Error("an edit list of an unusual form")
     track.origin = begin - empty
@@ -181,10 +193,14 @@ def _read_samples(
         if pictures and moov[span.begin + 4 : span.begin + 8] in (b"rap ", b"sync"):
             raise Mp4Error("its key frames are told in an unusual way")
     sizes = _read_sizes(moov, table, file_size)
+    if 0 in sizes:
+        raise Mp4Error("one of its samples is empty")
     count = len(sizes)
     deltas = _read_runs(moov, only(table, b"stts"), "stts", count)
     if any(delta <= 0 for _, delta in deltas):
         raise Mp4Error("two of its samples have the same time")
+    if not pictures and deltas == [(count, 1)]:
+        raise Mp4Error("its sound is laid out like sound that isn't compressed")  # so QuickTime and libav take it
     if total(deltas) > LARGEST_TIME:
         raise Mp4Error("its samples last for too long")
     ctts = at_most_one(table, b"ctts")
@@ -236,6 +252,8 @@ def _read_keys(moov: bytes, span: Span | None, samples: int) -> array[int]:
     (count,) = struct.unpack_from(">I", moov, span.begin + 4)
     if count > samples or span.end - span.begin < 8 + 4 * count:
         raise Mp4Error("its stss box is cut short")
+    if samples and not count:
+        raise Mp4Error("it has no key frame")
     numbers = from_big_endian(moov[span.begin + 8 : span.begin + 8 + 4 * count])
     previous = 0
     for number in numbers:

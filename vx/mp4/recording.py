@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vx.mp4.boxes import Mp4Error, Span, read_head
+from vx.mp4.boxes import Mp4Error, Span, check_place, read_head
 from vx.mp4.fragments import Fragments
 from vx.mp4.movie import Movie, Track, read_movie
 from vx.mp4.tables import Chunks
@@ -67,6 +67,7 @@ def read_recording(read: Read, size: int) -> Recording:
         kind, length, box_size = read_head(window, at - window_at)
         if at == 0 and kind not in _FIRST:
             raise Mp4Error("it is no MP4 file")
+        check_place(kind, b"")
         end = at + box_size if box_size else size
         count += 1
         if count > MOST_BOXES:
@@ -100,6 +101,9 @@ def read_recording(read: Read, size: int) -> Recording:
         raise UnderWayError("it is broken, or still being written")
     if not movie.is_fragmented and not whole:
         raise Mp4Error("it is truncated")
+    for track in movie.tracks:
+        if track.whole_until is not None and not track.samples.shows_after(track.whole_until):
+            track.whole_until = None
     runs = check_places(movie.tracks, mdats)
     return Recording(movie.tracks, movie.is_fragmented, whole and held is None, runs)
 

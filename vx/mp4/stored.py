@@ -21,7 +21,7 @@ from vx.mp4.recording import Recording, check_places
 from vx.mp4.tables import Chunks, Runs, Samples, chunk_lengths, total
 
 _HEAD = struct.Struct("=8sI")
-_MAGIC = b"vxindex1"
+_MAGIC = b"vxindex2"
 
 
 class _Track(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -177,6 +177,16 @@ class Samples:
         tail = max(0, len(self) - _NEAR)
         return max(at + lasts for at, lasts in zip(self.shown(tail), self.lasting(tail), strict=True))
 
+    def shows_after(self, moment: int) -> bool:
+        """Whether any sample, wherever it is, is shown at that time or later."""
+        if len(self.shifts) < 2:
+            return bool(self.shifts) and self.last_shown() >= moment
+        counts, steps = np.array(self.deltas).T
+        steps = np.repeat(steps, counts)
+        counts, shifts = np.array(self.shifts).T
+        shown = steps.cumsum() - steps + np.repeat(shifts, counts)
+        return bool((shown >= moment - self.start).any())
+
     def decoded_at(self, number: int) -> int:
         """When a sample is decoded."""
         return self.start + total(cut(self.deltas, 0, number))

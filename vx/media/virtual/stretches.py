@@ -200,13 +200,16 @@ class SourceReader:
             raise Mp4Error("it holds no picture")
         base = TimeBase(1, video.timescale)
         first_shown = plan.first_shown(samples.shown(0, _HEAD))
-        if first_shown < video.origin:
+        if first_shown < video.origin or video.whole_until is not None:
             raise Mp4Error("its edit list hides pictures")
+        if audio is not None and (
+            audio.origin - audio.samples.start > audio.timescale or audio.whole_until is not None
+        ):
+            # libav has a decoder hear up to a second of what is hidden, and leaves out the rest
+            raise Mp4Error("its edit list hides sound")
         placement = self._place(segment)
         self._previous = (segment.path, placement.origin_us)
         span = _Span(samples, first_shown)
-        if video.whole_until is not None and span.last_shown + first_shown >= video.whole_until:
-            raise Mp4Error("its edit list hides pictures")
         end_us = placement.origin_us + base.us(span.end)
         self._previous_end_us = max(end_us, self._previous_end_us or end_us)
         start = base.last_tick_at(self._start_us - placement.origin_us)
