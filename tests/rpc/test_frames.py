@@ -26,7 +26,7 @@ def test_frames_and_what_is_left_are_the_bytes_that_there_were(
 ) -> None:
     whole = b"".join(parts)
     size = data.draw(st.integers(1, len(whole)))
-    pending = deque(map(memoryview, parts))
+    pending = deque(memoryview(part) for part in parts)
     frames = data_frames(_STREAM, pending, size, max_frame)
     assert b"".join(pending) == whole[size:]
     wire = MemoryWire(room=0)

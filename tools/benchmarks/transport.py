@@ -6,8 +6,10 @@ transport"; rows without bounds are there for information.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
+import mmap
 import os
 import pstats
 import statistics
@@ -424,24 +426,33 @@ def _cold_mix(bench: Bench, server: Server) -> Mix:
 
 
 def drop_cache(path: Path) -> None:
-    """Have the file on the disk only. BenchError if it stays in the page cache."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
+    """Have the file on the disk only. BenchError if any of it stays in the page cache."""
+    with path.open("rb") as file:
+        os.fsync(file)  # only clean pages can be dropped
         for _ in range(_DROPS):  # a page that somebody is just reading stays
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-            if not any(_is_cached(fd, offset) for offset in range(0, FILE_SIZE, FILE_SIZE // 64)):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if not cached_pages(file.fileno()):
                 return
             time.sleep(0.1)
-        raise BenchError(f"{path} stays in the page cache; is it on a tmpfs? (TMPDIR says where it is made)")
-    finally:
-        os.close(fd)
+    raise BenchError(f"{path} stays in the page cache; is it on a tmpfs? (TMPDIR says where it is made)")
 
 
-def _is_cached(fd: int, offset: int) -> bool:
-    try:
-        return os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT) > 0
-    except BlockingIOError:
-        return False
+def cached_pages(fd: int) -> int:
+    """Pages of a file that are in the page cache, by mincore(2): to try to read them has the kernel read ahead."""
+    size = os.fstat(fd).st_size
+    if not size:
+        return 0
+    pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+    with mmap.mmap(fd, size, access=mmap.ACCESS_COPY) as mapping:
+        first = ctypes.c_ubyte.from_buffer(mapping)
+        failed = _libc.mincore(ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(size), pages)
+        del first  # it keeps the mapping from being closed
+    if failed:
+        raise OSError(ctypes.get_errno(), "mincore")
+    return sum(page & 1 for page in pages)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 # ---- memory

@@ -33,7 +33,7 @@ def headers_frame(block: bytes, stream_id: int, *, end_stream: bool) -> bytes:
 
 
 def data_frames(stream_id: int, pending: deque[memoryview], size: int, max_frame: int) -> list[Buffer]:
-    """Take `size` bytes, more than none, from the front of `pending`, as DATA frames of up to `max_frame` bytes each."""
+    """Take `size` bytes, at least one, from the front of `pending`, as DATA frames of at most `max_frame`."""
     frames: list[Buffer] = []
     # The hot loop of every download: a view is cut where it lies, and not put back for each frame.
     append, pop = frames.append, pending.popleft
