@@ -322,6 +322,12 @@ def test_wrong_names_and_passwords_are_told_apart_by_nobody(house: House) -> Non
     assert {answer.SerializeToString() for answer in answers} == {answers[0].SerializeToString()}
 
 
+def test_a_history_is_of_the_days_that_may_be_seen(house: House, alice: Alice) -> None:
+    for user, result, count in (("alice", 0, 1), ("pat", 1, 0)):
+        found = call(house, "ArchiveService.GetHistory2", alice, house.client(house.token(user)))
+        assert (found.result, len(found.intervals)) == (result, count)
+
+
 def test_a_role_that_must_encrypt_and_sees_two_days(house: House) -> None:
     client = house.client(house.token("pat"))
     now_us = time.time_ns() // 1000
@@ -346,6 +352,13 @@ def test_a_role_that_must_encrypt_and_sees_two_days(house: House) -> None:
     client.destroy(client.start(allowed))
 
 
+def command_line(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # the process has ended
+        return b""
+
+
 def test_secrets_stay_secret(house: House, alice: Alice) -> None:
     client = house.client(alice.token)
     options = client.clip(at(1), at(3))
@@ -354,7 +367,7 @@ def test_secrets_stay_secret(house: House, alice: Alice) -> None:
     assert client.wait_completed(session_id).result.succeeded
     secrets = [*(password(name) for name in USERS), alice.token, "a key for the ZIP file"]
     state = b"".join(path.read_bytes() for path in house.server.state_dir.rglob("*") if path.is_file())
-    processes = b"".join(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.parent.exists())
+    processes = b"".join(map(command_line, Path("/proc").glob("[0-9]*/cmdline")))
     listed = b"".join(page.SerializeToString() for page in house.client(house.token("sue")).pages())
     for secret in secrets:
         for place in (house.server.log.encode(), state, processes, listed):
