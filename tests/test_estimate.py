@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from vx import estimate
-from vx.estimate import PICTURE, LiveEstimate, recorded
+from vx.estimate import PICTURE, LiveEstimate, recorded, to_come
 from vx.jobs import ClipJob, Live, SnapshotJob, Source
 
 T0 = 1_778_486_400
@@ -28,7 +28,8 @@ def clip(folder: Path, start_s: float, end_s: float) -> ClipJob:
 
 
 def bytes_needed(job: ClipJob | SnapshotJob) -> int:
-    return estimate.bytes_needed(job, recorded(job, LIVE))
+    found = [to_come(job, job.live, LIVE) if job.live else recorded(job, source) for source in job.sources]
+    return estimate.bytes_needed(job, found)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ LAYERS: dict[str, set[str]] = {
     "vx.firstlook": {"vx.archive", "vx.config", "vx.threads"},
     "vx.download": {"vx.threads"},
     "vx.leased": {"vx.download", "vx.virtual"},
-    "vx.rpc": {"vx.access", "vx.archive", "vx.session", "vx.download", "vx.leased", "vx.config"},
+    "vx.rpc": {"vx.access", "vx.archive", "vx.session", "vx.download", "vx.leased", "vx.config", "vx.threads"},
     "vx.rpc.generated": set(),
     "vx.privileges": set(),
     "vx.logs": set(),

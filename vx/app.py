@@ -41,8 +41,8 @@ from vx.access.passwords import Passwords
 from vx.access.tokens import Tokens
 from vx.config.schema import Config
 from vx.errors import Kind, VxError
-from vx.estimate import LiveEstimate, bytes_needed, recorded
-from vx.jobs import ClipJob, SnapshotJob
+from vx.estimate import LiveEstimate, bytes_needed, recorded, to_come
+from vx.jobs import ClipJob, SnapshotJob, Source
 from vx.privileges import become, give_memory_back, give_up_privileges
 from vx.rpc.authentication import AuthenticationService
 from vx.rpc.discovery import ArchiveService, DomainService
@@ -52,12 +52,12 @@ from vx.rpc.server import Limits, Server, Service, describe, open_listener
 from vx.rpc.services import ExportService
 from vx.rpc.tls import server_context
 from vx.session import folders
-from vx.session.budget import Budget, Survey
+from vx.session.budget import Budget, Recorded, Survey
 from vx.session.registry import Lifetimes, Registry
 from vx.session.store import SqliteStore, open_store
 from vx.session.turns import Turns
 from vx.systemd import Systemd
-from vx.threads import Threads
+from vx.threads import Threads, archive_threads
 from vx.timestamps import now_us
 from vx.worker import WorkerLimits, WorkerPool
 
@@ -66,8 +66,6 @@ log = logging.getLogger(__name__)
 _SWITCH_S = 0.0005
 """How long a thread may go on while another one waits for its turn to run Python. While a large request is decoded, the
 event loop waits for that after each system call; Python's own 5 ms would add up, with many clients, to a second."""
-_SURVEYS_AT_ONCE = 4
-"""Threads that look at the recordings' disks for what exports will need."""
 
 
 def run(config: Config, reload: Callable[[], Config], *, instruments: Sequence[trio.abc.Instrument] = ()) -> None:
@@ -185,7 +183,7 @@ async def serve(
                     },
                 ),
                 budget=Budget(config.results.max_total, config.results.min_free),
-                survey=partial(_survey, config, results, trio.CapacityLimiter(_SURVEYS_AT_ONCE)),
+                survey=partial(_survey, config, results),
             )
             await registry.recover()
             async with trio.open_nursery() as reaper:
@@ -331,31 +329,38 @@ async def _open_store(config: Config, results: Path) -> AsyncIterator[SqliteStor
         raise VxError(Kind.UNAVAILABLE, f"state_dir {config.state_dir} cannot be used: {error.strerror}") from None
 
 
-async def _survey(
-    config: Config,
-    results: Path,
-    limiter: trio.CapacityLimiter,
-    job: ClipJob | SnapshotJob,
-    running: Mapping[str, Path],
-) -> Survey:
+_results_threads = Threads("results", 4, abandon=True)
+
+
+async def _survey(config: Config, results: Path, job: ClipJob | SnapshotJob, running: Mapping[str, Path]) -> Survey:
     """What a job will need, and what the disk of the results has. VxError(UNAVAILABLE) if that one is gone."""
 
-    live = LiveEstimate(config.live.estimated_mbit_s * 1e6 / 8, config.lifetimes.live_stream_s)
-
-    def look() -> Survey:
+    def look() -> tuple[int, Mapping[str, int]]:
         disk = os.statvfs(results)
-        found = recorded(job, live)
-        return Survey(
-            bytes_needed(job, found),
-            disk.f_bavail * disk.f_frsize,
-            folders.sizes(running),
-            found,
-        )
+        return disk.f_bavail * disk.f_frsize, folders.sizes(running)
 
     try:
-        return await trio.to_thread.run_sync(look, limiter=limiter, abandon_on_cancel=True)
+        free, written = await _results_threads.run(look)
     except OSError as error:
         raise VxError(Kind.UNAVAILABLE, f"state_dir {config.state_dir} cannot be used: {error.strerror}") from None
+    found = await _find(config, job)
+    return Survey(bytes_needed(job, found), free, written, found)
+
+
+async def _find(config: Config, job: ClipJob | SnapshotJob) -> list[Recorded]:
+    """What there is of each source, or is to come from it if it is live."""
+    if job.live is not None:
+        live = LiveEstimate(config.live.estimated_mbit_s * 1e6 / 8, config.lifetimes.live_stream_s)
+        return [to_come(job, job.live, live)] * len(job.sources)
+    found: dict[int, Recorded] = {}
+
+    async def look(number: int, source: Source) -> None:
+        found[number] = await archive_threads.run(source.pattern, recorded, job, source)
+
+    async with trio.open_nursery() as nursery:
+        for number, source in enumerate(job.sources):
+            nursery.start_soon(look, number, source)
+    return [found[number] for number in range(len(job.sources))]
 
 
 @contextmanager

@@ -1,4 +1,6 @@
-"""What an export will find and take, from the names, sizes and times of the recordings. Opens none; blocks on disks.
+"""What an export will find and take, from the names, sizes and times of the recordings.
+
+`recorded` blocks on their disk; it opens none of them.
 
 How exact the intervals are is said in vx.archive.history.
 """
@@ -30,32 +32,28 @@ class LiveEstimate(NamedTuple):
     """A stream without a duration is taken to last so long: until it is stopped because nobody asks about it."""
 
 
-def recorded(job: ClipJob | SnapshotJob, live: LiveEstimate) -> list[Recorded]:
-    """What seems to be recorded of each source, in its order, or is to come from it if it is live.
-
-    What cannot be looked at counts as nothing.
-    """
-    if job.live is not None:
-        return [_to_come(job, job.live, live) for _ in job.sources]
+def recorded(job: ClipJob | SnapshotJob, source: Source) -> Recorded:
+    """What seems to be recorded of a source of the job. What cannot be looked at counts as nothing."""
     if isinstance(job, SnapshotJob):
-        return [_recorded(source, [(job.at_us, job.at_us + 1)]) for source in job.sources]
-    return [_recorded(source, job.ranges_us(source)) for source in job.sources]
+        return _recorded(source, [(job.at_us, job.at_us + 1)])
+    return _recorded(source, job.ranges_us(source))
 
 
-def bytes_needed(job: ClipJob | SnapshotJob, found: Sequence[Recorded]) -> int:
-    """Bytes that the results will take, about, of what `recorded` found: a clip as if it was copied."""
-    if isinstance(job, SnapshotJob):
-        return PICTURE * len(job.sources)
-    needed = sum(int(source.size * _OVERHEAD) + _FIXED for source in found)
-    return 2 * needed if job.password else needed  # what is encrypted is there twice for a moment
-
-
-def _to_come(job: ClipJob | SnapshotJob, how: Live, live: LiveEstimate) -> Recorded:
+def to_come(job: ClipJob | SnapshotJob, how: Live, live: LiveEstimate) -> Recorded:
+    """What probably comes of a live source."""
     if isinstance(job, SnapshotJob):
         return Recorded((), 0)
     if not how.duration_us:
         return Recorded((), int(live.bytes_s * live.endless_s))
     return Recorded(((job.start_us, job.start_us + how.duration_us),), int(live.bytes_s * how.duration_us / 1e6))
+
+
+def bytes_needed(job: ClipJob | SnapshotJob, found: Sequence[Recorded]) -> int:
+    """Bytes that the results will take, about, of what was found of each source: a clip as if it was copied."""
+    if isinstance(job, SnapshotJob):
+        return PICTURE * len(job.sources)
+    needed = sum(int(source.size * _OVERHEAD) + _FIXED for source in found)
+    return 2 * needed if job.password else needed  # what is encrypted is there twice for a moment
 
 
 def _recorded(source: Source, ranges_us: Spans) -> Recorded:

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, TypeVar
 
-import trio
-
 from vx import spans, timestamps
 from vx.archive.history import History, recorded
 from vx.archive.segments import Recordings
@@ -22,12 +20,11 @@ from vx.rpc.generated.axxonsoft.bl import archive as archive_messages
 from vx.rpc.generated.axxonsoft.bl import domain
 from vx.rpc.paging import page_size, page_token, parse_token
 from vx.rpc.refusing import bad_enum
+from vx.threads import archive_threads
 from vx.timestamps import MS_1900_TO_1970
 
 _Item = TypeVar("_Item")
 
-_SEARCHES_AT_ONCE = 4
-"""Threads that look at the recordings' disks."""
 _LATEST_MS = 1 << 48
 """A time that lies behind it is a mistake (the year 10819)."""
 
@@ -89,7 +86,6 @@ class ArchiveService(StreamsResponses, archive_messages.ArchiveServiceBase):
             for archive in camera.archive
         }
         self._now_us = now_us
-        self._limiter = trio.CapacityLimiter(_SEARCHES_AT_ONCE)
 
     async def get_history2(
         self, get_history2_request: archive_messages.GetHistory2Request
@@ -110,7 +106,7 @@ class ArchiveService(StreamsResponses, archive_messages.ArchiveServiceBase):
 
         history = History(())
         if first_us < end_us:
-            history = await trio.to_thread.run_sync(search, limiter=self._limiter, abandon_on_cancel=True)
+            history = await archive_threads.run(archive.path, search)
         intervals = spans.merge(history.intervals, request.min_gap_ms * 1000)
         few = intervals[: request.max_count or None]
         is_whole = len(few) == len(intervals) and not history.notes and first_us == begin_us
