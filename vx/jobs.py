@@ -134,7 +134,9 @@ class ClipJob(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
     live: Live | None = None
     """Export what the cameras show from now on; `start_us` is now, and `end_us` is not looked at."""
     virtual: bool = False
-    """Don't copy the recordings where that can be done without: serve the clip from them."""
+    """Of MP4: don't copy the recordings where that can be done without, serve the clip from them."""
+    copied: str = ""
+    """Why a clip that isn't to be served from its recordings isn't, in words, for the log; empty: it goes without."""
     held: int = 0
     """So many recordings of a virtual clip the server may hold open."""
     index: Index | None = None

@@ -163,6 +163,18 @@ def test_killed_while_purging(place: Place, point: str) -> None:
     place.check()
 
 
+def test_leases_of_a_server_that_was_killed_are_swept(tmp_path: Path, stubs: Stubs) -> None:
+    archive = record(tmp_path / "archive")
+    place = Place(tmp_path, archive, stubs)
+    with place.server("finalising: a file is done") as (server, client):
+        with suppress(grpc.RpcError):
+            place.seen.started.add(client.start(client.clip(at(0), at(10), "MP4")))
+        assert server.wait() == -9
+    assert {path.stat().st_nlink for path in recordings(archive)} == {2}
+    place.check()
+    assert {path.stat().st_nlink for path in recordings(archive)} == {1}
+
+
 @pytest.mark.parametrize("point", ABSORBING)
 def test_killed_while_absorbing(tmp_path: Path, stubs: Stubs, point: str) -> None:
     archive = record(tmp_path / "archive", 0, 10)

@@ -158,3 +158,18 @@ def test_never_copies(archive: Path, stubs: Stubs, start_server: Callable[[str],
     result = server.state_dir / "sessions" / session / name
     assert result.is_file()
     assert result.stat().st_size == size
+    server.wait_log('copied: by [media] virtual = "never"')
+
+
+def test_what_has_to_be_a_file_is_copied_and_the_log_says_why(
+    archive: Path, tmp_path: Path, stubs: Stubs, start_server: Callable[[str], ServerProcess]
+) -> None:
+    agent = f'[[agent]]\naccess_point = "hosts/Server1/MMExportAgent.0"\ndirectory = "{tmp_path}"\n'
+    server = start_server(configuration(archive, agent))
+    client = Client(stubs, server.address)
+    assert client.wait_completed(client.start(client.clip(at(0), at(4), "MKV"))).result.succeeded
+    server.wait_log("copied: only MP4 can be served from the recordings, not MKV")
+    stored = client.clip(at(0), at(4), "MP4", store_result_by_export_agent=True)
+    (file,) = client.wait_completed(client.start(stored)).result.files
+    assert Path(file.path).is_file()
+    server.wait_log("copied: what is stored for good is a file of its own")

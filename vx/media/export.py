@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image, TiffImagePlugin  # noqa: F401  # the latter writes EXIF, and would be loaded then
 
 from vx.errors import VxError
-from vx.jobs import ClipJob, Ended, Job, Link, ProbeJob, SnapshotJob
+from vx.jobs import ClipJob, Ended, Job, Link, Note, ProbeJob, SnapshotJob
 from vx.media.clip import export_clip
 from vx.media.liveclip import export_live_clip
 from vx.media.livesnapshot import export_live_snapshots
@@ -28,6 +28,8 @@ def run(job: Job, link: Link) -> Ended:
             if job.live is not None:
                 return export_live_clip(job, link)
             ended = export_virtual(job, link) if job.virtual else None
+            if job.copied:
+                link.send(Note(level="info", text=f"copied: {job.copied}"))
             return ended or export_clip(job, link)
         if isinstance(job, SnapshotJob):
             return export_snapshots(job, link) if job.live is None else export_live_snapshots(job, link)

@@ -143,7 +143,17 @@ def check_places(tracks: list[Track], mdats: list[Span]) -> list[Span]:
     holding = behind > ahead
     if behind[-1] < len(ends) or (begins[ahead[holding]] < spans[holding, 0]).any():
         raise Mp4Error("its samples are not in its mdat boxes")
-    return [Span(*of) for of in zip(begins[[0, *borders]].tolist(), ends[[*(borders - 1), -1]].tolist(), strict=True)]
+    return _between(begins, ends, borders)
+
+
+def filled(columns: Sequence[Chunks]) -> list[Span]:
+    """The stretches of the file that chunks fill without a hole. There is at least one, and they lie in the file."""
+    return _between(*extents(columns))
+
+
+def _between(begins: Positions, ends: Positions, borders: Positions) -> list[Span]:
+    firsts, lasts = begins[[0, *borders]], ends[[*(borders - 1), -1]]
+    return [Span(*run) for run in zip(firsts.tolist(), lasts.tolist(), strict=True)]
 
 
 def extents(columns: Sequence[Chunks]) -> tuple[Positions, Positions, Positions]:

@@ -77,10 +77,10 @@ def parse_options(options: Options, config: Config, caller: Caller = THE_SERVER)
         job = _snapshot(cameras, options.snapshot, common, config, caller)
     agent = _agent(options, cameras, config)
     delivery, field = _delivery(options, common, agent, config)
-    if isinstance(job, ClipJob):
-        # an agent that stores the results for good stores files
-        virtual = config.media.virtual == "auto" and job.container == "mp4" and job.live is None and delivery is None
-        job = msgspec.structs.replace(job, virtual=virtual, index=_index(config) if virtual else None)
+    if isinstance(job, ClipJob) and job.live is None:
+        copied = _why_copied(job, config, delivery)
+        index = None if copied else _index(config)
+        job = msgspec.structs.replace(job, virtual=not copied, copied=copied, index=index)
     return ExportRequest(
         job=job,
         options=bytes(_without_password(options)),
@@ -89,6 +89,17 @@ def parse_options(options: Options, config: Config, caller: Caller = THE_SERVER)
         delivery=delivery,
         delivery_field=field,
     )
+
+
+def _why_copied(job: ClipJob, config: Config, delivery: Delivery | None) -> str:
+    """Why a clip is not to be served from its recordings, whatever they are; empty where it may be."""
+    if config.media.virtual == "never":
+        return 'by [media] virtual = "never"'
+    if job.container != "mp4":
+        return f"only MP4 can be served from the recordings, not {job.container.upper()}"
+    if delivery is not None:
+        return "what is stored for good is a file of its own"
+    return ""
 
 
 def _index(config: Config) -> Index | None:

@@ -39,8 +39,6 @@ def export_virtual(job: ClipJob, link: Link) -> Ended | None:
 
 def _check(job: ClipJob) -> None:
     """CopyInsteadError where what is asked for isn't what was recorded."""
-    if job.container != "mp4":
-        raise CopyInsteadError(f"{job.container} is made of recordings, not a view of them")
     plain = ClipJob(
         coding=Coding(threads=job.coding.threads),
         sources=tuple(_plain(source) for source in job.sources),

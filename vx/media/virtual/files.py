@@ -12,6 +12,9 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
 
 from vx.captions import Caption
 from vx.media import plan
@@ -20,8 +23,8 @@ from vx.media.virtual.cues import Shown, subtitles
 from vx.media.virtual.stretches import CopyInsteadError, Form, Origin, Stretch, Take
 from vx.mp4.boxes import Span
 from vx.mp4.build import TrackTables, build_header
-from vx.mp4.recording import Recording, extents
-from vx.mp4.tables import Chunks, Samples, compress, extend, replace_last, shifted
+from vx.mp4.recording import Recording, extents, filled
+from vx.mp4.tables import Chunks, Samples, compress, extend, replace_last
 
 _INTERLEAVED = 512 << 10
 """Bytes of one camera, after which those of another one follow."""
@@ -29,13 +32,12 @@ _MOST_TICKS = 1 << 31
 """Of one sample; beyond that libav reads a negative number."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Bytes of a result: of a recording, or (None) of what was made."""
 
     origin: Origin | None
-    offset: int
-    length: int
+    begin: int
+    end: int
 
 
 @dataclass(slots=True)
@@ -137,17 +139,32 @@ def _pushed(samples: Samples, after: int) -> Samples:
 
 @dataclass(slots=True)
 class _Item:
-    """Bytes that go into the file in one go: a stretch of a recording, or what was made."""
+    """Bytes that go into the file in one go: stretches of a recording, or what was made."""
 
     origin: Origin | None
-    offset: int
-    length: int
+    runs: Sequence[Span]
+    """Where they lie, rising."""
     chunks: list[tuple[_Line, Chunks]]
-    """What of each track lies in it."""
-    lead: tuple[int, int] | None = None
-    """Place and length of what was made and stands in front of it, as a part of the first chunk of the first line."""
+    """What of each track lies in them."""
+    lead: Span | None = None
+    """Where what was made lies that stands in front, as a part of the first chunk of the first line."""
     at_us: int = 0
     """About when it is shown; by that the tracks of several sources are interleaved."""
+
+    def place(self, at: int) -> int:
+        """Have its chunks begin at this position of the mdat's content; returns where they end."""
+        lead = 0 if self.lead is None else self.lead.end - self.lead.begin
+        begins, ends = np.array(self.runs).T
+        positions = at + lead + np.cumsum(ends - begins) - (ends - begins)
+        for line, chunks in self.chunks:
+            offsets = np.asarray(chunks.offsets).view(np.int64)
+            which = begins.searchsorted(offsets, "right") - 1
+            line.offsets.frombytes((offsets + (positions - begins)[which]).tobytes())
+            line.counts.extend(chunks.counts)
+        if lead:
+            line, chunks = self.chunks[0]
+            line.offsets[-len(chunks)] -= lead
+        return int(positions[-1] + ends[-1] - begins[-1])
 
 
 @dataclass(slots=True)
@@ -259,17 +276,16 @@ class FileBuilder:
             item.at_us = begin_us + (end_us - begin_us) * i // len(items)
         source.items += items
 
-    def _keep(self, made: bytes) -> tuple[int, int]:
+    def _keep(self, made: bytes) -> Span:
         """Where what was made is among all that was."""
         self._made.append(made)
         self._made_size += len(made)
-        return self._made_size - len(made), len(made)
+        return Span(self._made_size - len(made), self._made_size)
 
     def _made_item(self, line: _Line, take: Take) -> _Item:
-        at, length = self._keep(take.made)
-        samples = take.samples
-        chunks = Chunks(array("Q", [at]), array("Q", [length]), array("I", [len(samples)]))
-        return _Item(None, at, length, [(line, chunks)])
+        place = self._keep(take.made)
+        chunks = Chunks(array("Q", [place.begin]), array("Q", [len(take.made)]), array("I", [len(take.samples)]))
+        return _Item(None, [place], [(line, chunks)])
 
     def _recorded_items(self, recording: Recording | None, takes: list[tuple[_Line, Take]]) -> list[_Item]:
         """The bytes of one recording that these samples lie in, in its own order and without what lies between them."""
@@ -278,23 +294,23 @@ class FileBuilder:
         origin = takes[0][1].origin
         columns = [(line, take.samples.chunks) for line, take in takes]
         leads = {take.samples.chunks.offsets[0]: (line, take.made) for line, take in takes if take.made}
-        runs = None if leads or self._interleaves else _whole_runs(recording, [chunks for _, chunks in columns])
-        if runs is None:
-            starts, ends, holes = extents([chunks for _, chunks in columns])
-            begins = starts.tolist()
-            borders = {0, len(begins), *holes.tolist(), *(bisect_left(begins, at) for at in leads)}
-            if self._interleaves:
-                borders.update(_places_to_interleave(begins))
-            runs = [Span(begins[low], int(ends[high - 1])) for low, high in itertools.pairwise(sorted(borders))]
+        if not leads and not self._interleaves:
+            return [_Item(origin, _runs(recording, [chunks for _, chunks in columns]), columns)]
+        starts, ends, holes = extents([chunks for _, chunks in columns])
+        begins = starts.tolist()
+        borders = {0, len(begins), *holes.tolist(), *(bisect_left(begins, at) for at in leads)}
+        if self._interleaves:
+            borders.update(_places_to_interleave(begins))
         items: list[_Item] = []
-        for begin, end in runs:
-            chunks = [(line, found) for line, each in columns if len(found := _inside(each, begin, end))]
+        for low, high in itertools.pairwise(sorted(borders)):
+            run = Span(begins[low], int(ends[high - 1]))
+            chunks = [(line, found) for line, each in columns if len(found := _inside(each, *run))]
             lead = None
-            if begin in leads:
-                leading, made = leads[begin]
+            if run.begin in leads:
+                leading, made = leads[run.begin]
                 lead = self._keep(made)
                 chunks.sort(key=lambda item: item[0] is not leading)
-            items.append(_Item(origin, begin, end - begin, chunks, lead))
+            items.append(_Item(origin, [run], chunks, lead))
         return items
 
     def finish(self, tags: Tags) -> VirtualFile:
@@ -306,19 +322,10 @@ class FileBuilder:
         pieces: list[Piece] = []
         at = 0
         for item in items:
-            lead = 0
             if item.lead is not None:
                 pieces.append(Piece(None, *item.lead))
-                lead = item.lead[1]
-            pieces.append(Piece(item.origin, item.offset, item.length))
-            moved = at + lead - item.offset
-            for line, chunks in item.chunks:
-                line.offsets.extend(shifted(chunks.offsets, moved))
-                line.counts.extend(chunks.counts)
-            if lead:
-                line, chunks = item.chunks[0]
-                line.offsets[-len(chunks)] -= lead
-            at += lead + item.length
+            pieces.extend(Piece(item.origin, *run) for run in item.runs)
+            at = item.place(at)
         lines = [line for source in present for line in (source.video, source.audio) if line is not None]
         tables = [line.tables() for line in lines if len(line.samples)]
         if self._caption is not None:
@@ -337,7 +344,7 @@ class FileBuilder:
             made=[header, *self._made],
             pieces=[
                 Piece(None, 0, behind),
-                *(p if p.origin is not None else Piece(None, p.offset + behind, p.length) for p in pieces),
+                *(p if p.origin is not None else Piece(None, p.begin + behind, p.end + behind) for p in pieces),
             ],
             size=behind + at,
         )
@@ -347,14 +354,13 @@ class FileBuilder:
         return len(self._present) > 1
 
 
-def _whole_runs(recording: Recording | None, columns: list[Chunks]) -> list[Span] | None:
-    """What a recording's reader has found already, where all of it is taken."""
-    if recording is None:
-        return None
-    whole = [track.samples.chunks for track in recording.tracks if len(track.samples)]
-    if len(whole) != len(columns) or not all(any(each is taken for taken in columns) for each in whole):
-        return None
-    return recording.runs
+def _runs(recording: Recording | None, columns: list[Chunks]) -> Sequence[Span]:
+    """The stretches that chunks of a recording fill; where they are all of it, its reader has found them already."""
+    if recording is not None:
+        whole = [track.samples.chunks for track in recording.tracks if len(track.samples)]
+        if len(whole) == len(columns) and all(any(each is taken for taken in columns) for each in whole):
+            return recording.runs
+    return filled(columns)
 
 
 def _inside(chunks: Chunks, begin: int, end: int) -> Chunks:

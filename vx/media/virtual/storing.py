@@ -62,7 +62,7 @@ def _write(directory: Path, file: VirtualFile, held: int) -> int:
                 if not number:
                     origins.append(_lease(piece.origin, opened, f"{len(origins) + 1}"))
                     number = numbers[piece.origin.path] = len(origins)
-            pieces.add(number, piece.offset, piece.length)
+            pieces.add(number, piece.begin, piece.end - piece.begin)
         unlinked = sum(not origin.lease for origin in origins)
         if unlinked > held:
             text = f"{unlinked} of its recordings can't be linked to, and no more than {held} can be held open"
