@@ -15,7 +15,7 @@ import trio
 
 from vx.child import ChildLink
 from vx.jobs import Ended, Event, Note, Probed, SalvageJob
-from vx.worker import Worker, WorkerLimits, WorkerPool
+from vx.worker import ENVIRONMENT, Worker, WorkerLimits, WorkerPool
 
 LIMITS = WorkerLimits(nice=0, memory=4 << 30)
 
@@ -162,3 +162,11 @@ def test_what_the_fork_server_loads_for_workers_is_no_more_than_they_need() -> N
     script = "import vx.child, vx.media.export, sys; print(*{'trio', 'grpclib', 'reportlab'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
+
+
+def test_the_fork_server_has_no_thread_of_a_library() -> None:
+    """What it forks would have half of that library."""
+    script = "import vx.child, vx.media.export, os; print(len(os.listdir('/proc/self/task')))"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

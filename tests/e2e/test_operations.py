@@ -79,7 +79,7 @@ def test_an_encoder_that_gets_no_memory(
 ) -> None:
     for folder, form in (("mtx", Form()), ("yard", Form(width=3840, height=2160))):
         cut(numbered(form, 10), f"{tmp_path}/{folder}/{MEDIAMTX}", T0, seconds(0, 0.4))
-    server = start_server(configuration(tmp_path, "[worker]\nmemory_mb = 256"))
+    server = start_server(configuration(tmp_path, "[worker]\nmemory_mb = 304"))
     client = Client(stubs, server.address)
 
     def encoded(camera: str) -> Any:
@@ -89,6 +89,6 @@ def test_an_encoder_that_gets_no_memory(
     state = client.wait_completed(client.start(encoded(SECOND_CAMERA)))
     assert (state.result.succeeded, list(state.result.files)) == (False, [])
     server.wait_log("Traceback")  # of what the encoder said, which may not have been for want of memory
-    server.wait_log("of 256 MiB of memory were in use, it may need more: worker.memory_mb")
+    server.wait_log("of 304 MiB of memory were in use, it may need more: worker.memory_mb")
     assert client.wait_completed(client.start(encoded(CAMERA))).result.succeeded
     client.channel.close()
