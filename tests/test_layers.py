@@ -49,6 +49,7 @@ LAYERS: dict[str, set[str]] = {
     "vx.app": {
         "vx.rpc",
         "vx.access",
+        "vx.archive",
         "vx.privileges",
         "vx.sandbox",
         "vx.session",

@@ -162,7 +162,6 @@ async def test_a_recording_that_is_being_written_may_grow_and_must_not_shrink(tm
 
 async def test_what_is_held_open_outlives_its_name(tmp_path: Path) -> None:
     result = Result(tmp_path, lease=False)
-    assert await collect(result, 1024) == result.expected
     held = {str(path): os.open(path, os.O_RDONLY) for path in result.recordings}
     for path in result.recordings:
         path.unlink()
@@ -172,7 +171,7 @@ async def test_what_is_held_open_outlives_its_name(tmp_path: Path) -> None:
         assert runs
         source.verify()
     assert descriptors() == before
-    with pytest.raises(VxError, match="cannot be opened any more: No such file"):
+    with pytest.raises(VxError, match="is not held open any more"):
         await collect(result, 1024)
     for fd in held.values():
         os.close(fd)

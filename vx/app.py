@@ -39,6 +39,7 @@ from vx import firstlook, metrics, sandbox, scrape
 from vx.access.gate import Gate
 from vx.access.passwords import Passwords
 from vx.access.tokens import Tokens
+from vx.archive.pattern import NamePattern
 from vx.config.schema import Config
 from vx.errors import Kind, VxError
 from vx.estimate import LiveEstimate, bytes_needed, recorded, to_come
@@ -184,6 +185,7 @@ async def serve(
                 ),
                 budget=Budget(config.results.max_total, config.results.min_free),
                 survey=partial(_survey, config, results),
+                roots={NamePattern.parse(archive.path).root for camera in config.camera for archive in camera.archive},
             )
             await registry.recover()
             async with trio.open_nursery() as reaper:

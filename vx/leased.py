@@ -20,6 +20,7 @@ from vx.virtual import MADE, Origin, Pieces, read_description
 
 log = logging.getLogger(__name__)
 
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _CHANGED = "was truncated or rewritten after the export"
 _OPEN_AT_ONCE = 8
 """Descriptors of a download; a clip of an hour may lie in hundreds of recordings."""
@@ -67,7 +68,7 @@ class _VirtualSource:
 
     def _read_made(self) -> tuple[int, tuple[Origin, ...], Pieces]:
         try:
-            made = os.open(self._folder / MADE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            made = os.open(self._folder / MADE, _READ)
         except OSError as error:
             raise VxError(Kind.DATA_LOSS, f"the file cannot be read any more: {error.strerror}") from None
         try:
@@ -122,22 +123,23 @@ class _VirtualSource:
     async def _descriptor(self, number: int) -> int:
         fd = self._opened.get(number)
         if fd is None:
-            held = self._held.get(self._origins[number - 1].path)
-            try:
-                fd = await disk_threads.run(self._open, number) if held is None else os.dup(held)
-            except OSError as error:
-                raise _GoneError(number, f"cannot be opened any more: {error.strerror}") from None
-            self._opened[number] = fd
+            fd = self._opened[number] = await self._open(number)
             if not self._is_unchanged(number, fd):
                 raise _GoneError(number, _CHANGED)
         self._opened.move_to_end(number)
         return fd
 
-    def _open(self, number: int) -> int:
+    async def _open(self, number: int) -> int:
         origin = self._origins[number - 1]
         if origin.lease:
-            return os.open(self._folder / origin.lease, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        return os.open(origin.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return await disk_threads.run(os.open, self._folder / origin.lease, _READ)
+            except OSError as error:
+                raise _GoneError(number, f"cannot be opened any more: {error.strerror}") from None
+        held = self._held.get(origin.path)
+        if held is None:
+            raise _GoneError(number, "is not held open any more")
+        return os.dup(held)
 
     def _close_idle(self) -> None:
         """Close those that were used longest ago, but for what is used now."""

@@ -147,7 +147,10 @@ def read_description(fd: int) -> Description:
     length, magic = _tail.unpack(tail)
     if magic != _MAGIC or length > size:
         raise ValueError("it is not what vx wrote")
-    return _decode(os.pread(fd, length, size - _tail.size - length))
+    description = _decode(os.pread(fd, length, size - _tail.size - length))
+    if any(origin.lease in (".", "..", MADE) or "/" in origin.lease for origin in description.origins):
+        raise ValueError("it has leases elsewhere")  # a worker wrote it, and is trusted with no other file
+    return description
 
 
 _encode = msgspec.msgpack.Encoder().encode

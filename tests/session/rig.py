@@ -61,6 +61,7 @@ class Rig:
             turns=turns or Turns(4, 100),
             budget=budget or Budget(),
             survey=self.disk.look,
+            roots=["/"],
             now_us=lambda: round(trio.current_time() * 1e6),
             in_thread=at_once,
         )

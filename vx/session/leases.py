@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import resource
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar, TypeVarTuple, Unpack
 
 from vx.model import ResultFile
@@ -38,8 +38,10 @@ class InThread(Protocol):
 class Holdings:
     """Recordings that are held open."""
 
-    def __init__(self, in_thread: InThread) -> None:
+    def __init__(self, in_thread: InThread, roots: Collection[str]) -> None:
+        """Nothing is opened but below `roots`, the folders of recordings: what a result consists of, a worker says."""
         self._in_thread = in_thread
+        self._roots = [PurePosixPath(root) for root in roots]
         self._held: dict[tuple[str, str], dict[str, int]] = {}
         """By session and file: descriptors by where the recording lies."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -52,7 +54,7 @@ class Holdings:
 
     async def hold(self, session: Session, file: ResultFile) -> None:
         """Hold what a result needs. What is gone by now ends its downloads."""
-        held = await self._in_thread(_open_unlinked, session.folder / file.id)
+        held = await self._in_thread(_open_unlinked, session.folder / file.id, self._roots)
         if held:
             self._held[session.record.id, file.id] = held
 
@@ -83,11 +85,15 @@ def description_of(result: Path) -> Description | None:
         return None
 
 
-def _open_unlinked(result: Path) -> dict[str, int]:
+def _open_unlinked(result: Path, roots: Sequence[PurePosixPath]) -> dict[str, int]:
     description = description_of(result)
     held: dict[str, int] = {}
     for origin in () if description is None else description.origins:
         if origin.lease:
+            continue
+        path = PurePosixPath(origin.path)
+        if ".." in path.parts or not any(path.is_relative_to(root) for root in roots):
+            log.warning("%s can't be served: %s is no camera's recording", result, origin.path)
             continue
         try:
             fd = os.open(origin.path, os.O_RDONLY | os.O_CLOEXEC)

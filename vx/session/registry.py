@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from bisect import bisect_left, bisect_right
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -100,13 +100,16 @@ class Registry:
         turns: Turns,
         budget: Budget,
         survey: SurveyDisk,
+        roots: Collection[str],
         now_us: Callable[[], int] = timestamps.now_us,
         in_thread: InThread = trio.to_thread.run_sync,
     ) -> None:
-        """`now_us` is the wall clock; `in_thread` has disks wait elsewhere. Tests have both of their own."""
+        """`roots` are the folders of recordings. `now_us` is the wall clock; `in_thread` has disks wait elsewhere: tests
+        have both of their own.
+        """
         self._folder = folder
         self._ledger = Ledger(store, nursery, now_us)
-        self._holdings = Holdings(in_thread)
+        self._holdings = Holdings(in_thread, roots)
         self._exporter = Exporter(workers, self._ledger, lifetimes.stop, in_thread, self._holdings)
         self._lifetimes = lifetimes
         self._nursery = nursery
