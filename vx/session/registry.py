@@ -104,8 +104,9 @@ class Registry:
         now_us: Callable[[], int] = timestamps.now_us,
         in_thread: InThread = trio.to_thread.run_sync,
     ) -> None:
-        """`roots` are the folders of recordings. `now_us` is the wall clock; `in_thread` has disks wait elsewhere: tests
-        have both of their own.
+        """`roots` are the folders of recordings.
+
+        `now_us` is the wall clock; `in_thread` has disks wait elsewhere. Tests have both of their own.
         """
         self._folder = folder
         self._ledger = Ledger(store, nursery, now_us)
