@@ -203,6 +203,15 @@ def test_a_place_outside_is_refused_however_large_its_number_is(offset: int) -> 
         check_places([track], [Span(0, 100)])
 
 
+def test_samples_without_an_mdat_box_are_refused() -> None:
+    track = read(written("flat")).tracks[0]
+    track.samples.chunks = Chunks(array("Q", [0]), array("Q", [0]), array("I", [1]))
+    with pytest.raises(Mp4Error, match="not in its mdat boxes"):
+        check_places([track], [])
+    track.samples.sizes = array("I")
+    assert check_places([track], []) == []
+
+
 def test_what_an_edit_list_leaves_out_at_the_end_is_told() -> None:
     """It may be in the middle: the last picture shown need not be the last one of the file."""
     (video, _) = read(written("flat with B-frames")).tracks

@@ -57,6 +57,14 @@ def test_a_slice_is_the_same_samples(whole: Samples, data: st.DataObject) -> Non
     assert part.end - part.last == list(tables.expand(whole.deltas))[end - 1]
 
 
+@given(samples())
+def test_when_the_first_and_the_last_one_is_shown(whole: Samples) -> None:
+    shown = whole.shown()
+    assert whole.first_shown() == min(shown)
+    assert whole.last_shown() == max(shown)
+    assert whole.shown_until() == max(at + lasts for at, lasts in zip(shown, whole.lasting(), strict=True))
+
+
 @given(samples(), st.integers(-40, 400))
 def test_the_first_sample_at_a_time(whole: Samples, moment: int) -> None:
     times = whole.decoded()

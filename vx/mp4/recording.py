@@ -131,7 +131,7 @@ def check_places(tracks: list[Track], mdats: list[Span]) -> list[Span]:
         offsets = np.asarray(chunks.offsets)
         if (offsets[1:] < offsets[:-1]).any():
             raise Mp4Error("its chunks are in an unusual order")
-        if offsets[-1] > limit:
+        if not mdats or offsets[-1] > limit:
             raise Mp4Error("its samples are not in its mdat boxes")
     begins, ends, borders = extents(columns)
     if (ends[:-1] > begins[1:]).any():

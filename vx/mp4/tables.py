@@ -172,7 +172,7 @@ class Samples:
 
     def shown_until(self) -> int:
         """Up to when the last one of all is shown."""
-        if len(self.shifts) < 2 and len(self.deltas) < 2:
+        if len(self.shifts) < 2:
             return self.end + self.shifts[0][1]
         tail = max(0, len(self) - _NEAR)
         return max(at + lasts for at, lasts in zip(self.shown(tail), self.lasting(tail), strict=True))
