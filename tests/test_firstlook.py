@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,12 @@ async def test_paths_that_lead_nowhere_are_told(tmp_path: Path, caplog: pytest.L
         f"Yard: nothing has a name like its recordings': {other}/{NAMES}",
         f"Gate: {tmp_path}/gone: there is no such directory",
     ]
+
+
+async def test_recordings_of_the_future_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    soon = datetime.now(UTC) + timedelta(hours=2)
+    (tmp_path / soon.strftime(NAMES)).touch()
+    await firstlook.look([camera("Entrance", tmp_path)])
+    (message,) = caplog.messages
+    assert message.startswith(f"Entrance: {tmp_path}/{soon:%Y-%m-%d}")
+    assert message.endswith("by its name: is the timezone right?")

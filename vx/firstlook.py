@@ -1,6 +1,6 @@
 """Looks once, as the server starts, whether the paths of the configuration lead to recordings.
 
-A mistake in a path would else be met by the first who wants a clip, as "nothing was recorded".
+A mistake in a path or a time zone would else be met by the first who wants a clip, as "nothing was recorded".
 """
 
 from __future__ import annotations
@@ -11,25 +11,31 @@ from collections.abc import Sequence
 from vx.archive.segments import Found, Recordings
 from vx.config.schema import Archive, Camera
 from vx.threads import Threads
-from vx.timestamps import now_us
+from vx.timestamps import format_timestamp, now_us
 
 log = logging.getLogger(__name__)
 
+_A_MINUTE_US = 60_000_000
 _A_DAY_US = 86_400_000_000
-"""Clocks and time zones that are wrong are another mistake."""
+"""No time zone is further ahead of another one."""
 
 _threads = Threads("first look", 1, abandon=True)
 
 
 async def look(cameras: Sequence[Camera]) -> None:
-    """Tell of each archive in which no recording is found. Cancelled, it leaves a disk that hangs."""
+    """Tell of each archive that has no recording, or one of the future. Cancelled, it leaves a disk that hangs."""
     for camera in cameras:
+        name = camera.display_name
         for archive in camera.archive:
             found = await _threads.run(_newest, archive)
             for note in found.notes:
-                log.warning("%s: %s", camera.display_name, note)
+                log.warning("%s: %s", name, note)
+            for segment in found.segments:
+                if segment.start_us > now_us() + _A_MINUTE_US:
+                    begin = format_timestamp(segment.start_us)
+                    log.warning("%s: %s began %s, by its name: is the timezone right?", name, segment.path, begin)
             if not found.segments and not found.notes:
-                log.warning("%s: nothing has a name like its recordings': %s", camera.display_name, archive.path)
+                log.warning("%s: nothing has a name like its recordings': %s", name, archive.path)
 
 
 def _newest(archive: Archive) -> Found:

@@ -24,7 +24,7 @@ def metadata(job: ClipJob, sources: Sequence[Source], first_us: int) -> dict[str
     }
     if job.container == "mkv":
         tags |= {"camera_id": ", ".join(ids), "time_zone": zone, "software": SOFTWARE}
-    return tags
+    return {name: value for name, value in tags.items() if value}
 
 
 def overlaps(name: str) -> str:
