@@ -17,7 +17,7 @@ from tests.test_leased import Result, collect, rewrite, truncate
 from vx.leased import open_result
 from vx.model import Record, ResultFile, State
 from vx.session import absorbing, folders
-from vx.session.absorbing import PART, ChangedError, absorb
+from vx.session.absorbing import PART, Absorber, ChangedError, absorb
 from vx.session.budget import Budget
 from vx.virtual import MADE, Identity
 
@@ -159,7 +159,8 @@ async def test_a_session_that_is_destroyed_meanwhile(
     result = Result(session.folder)
     (file,) = session.record.files
     session.record = replace(session.record, files=(replace(file, size=result.size),))
-    nursery.start_soon(rig.registry._absorb, session, {result.path: paths(result, *range(20))})
+    absorber = Absorber(rig.registry._holdings, budget, at_once)
+    nursery.start_soon(absorber.absorb, session, {result.path: paths(result, *range(20))})
     while not (result.path / PART).exists():
         await trio.lowlevel.checkpoint()
     await rig.registry.destroy(session.record.id)
@@ -173,6 +174,7 @@ async def test_what_was_copied_counts_as_the_sessions(tmp_path: Path, nursery: t
     session = rig.registry._sessions[await rig.complete("clip.mp4")]
     (session.folder / "clip.mp4").unlink()
     result = Result(session.folder)
-    await rig.registry._absorb(session, {result.path: paths(result, *range(20))})
+    absorber = Absorber(rig.registry._holdings, budget, at_once)
+    await absorber.absorb(session, {result.path: paths(result, *range(20))})
     assert names(result) == {MADE}
     assert budget.kept == (result.path / MADE).stat().st_size > 800_000

@@ -73,7 +73,7 @@ class Looking:
         self.watch = Watch(
             at_once,
             Holdings(at_once, []),
-            account=lambda session, left: self.budget.charge(session.record.id, left),
+            self.budget,
             absorb=self._absorb,
             end=self._end,
             min_free=min_free,

@@ -8,15 +8,24 @@ what the next server's sweep removes (vx.session.folders).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from vx.session.folders import described, sync
-from vx.session.leases import InThread
+import trio
+
+from vx.logs import about
+from vx.model import State
+from vx.session import folders
+from vx.session.budget import Budget
+from vx.session.leases import Holdings, InThread
+from vx.session.session import Session
 from vx.virtual import MADE, Description, Pieces, end_made
+
+log = logging.getLogger(__name__)
 
 PART = "made.part"
 _AT_ONCE = 8 << 20
@@ -28,6 +37,34 @@ _Piece = tuple[int, int, int]
 
 class ChangedError(Exception):
     """A recording isn't what it was when the result was made."""
+
+
+class Absorber:
+    """Has sessions' results do without recordings, and accounts for what they take of the disk then."""
+
+    def __init__(self, holdings: Holdings, budget: Budget, in_thread: InThread) -> None:
+        self._holdings = holdings
+        self._budget = budget
+        self._in_thread = in_thread
+
+    async def absorb(self, session: Session, results: Mapping[Path, Collection[str]]) -> None:
+        """Absorb recordings, given where they lay, into the session's results.
+
+        What can't be is logged. `session.stop_copying` ends it, and so does whatever becomes of the session meanwhile.
+        """
+        with trio.CancelScope() as session.copying:
+            async with session.ending:
+                if session.record.state is not State.COMPLETED:
+                    return
+                try:
+                    for result, paths in results.items():
+                        held = self._holdings.of(session.record.id, result.name)
+                        await absorb(result, paths, held, self._in_thread)
+                        self._holdings.drop(session.record.id, result.name, paths)
+                except (OSError, ValueError, ChangedError) as error:
+                    about(log, session.record.id).warning("its recordings can't be let go of: %s", error)
+                taken = await self._in_thread(folders.taken, session.folder, session.record.files)
+                self._budget.settle(session.record.id, taken)
 
 
 async def absorb(result: Path, paths: Collection[str], held: Mapping[str, int], in_thread: InThread) -> None:
@@ -51,7 +88,7 @@ class _Copying:
     def __init__(self, result: Path, paths: Collection[str], held: Mapping[str, int]) -> None:
         self._result = result
         self._held = held
-        description = described(result)
+        description = folders.described(result)
         if description is None:
             raise ValueError("it is a plain file")
         self._old = description
@@ -114,7 +151,7 @@ class _Copying:
         self._part.seek(self._at)
         end_made(self._part, self._new)
         (self._result / PART).rename(self._result / MADE)
-        sync(self._result)
+        folders.sync(self._result)
         leases = {origin.lease for origin in self._old.origins} - {origin.lease for origin in self._new.origins}
         for lease in leases - {""}:
             (self._result / lease).unlink(missing_ok=True)

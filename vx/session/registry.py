@@ -25,7 +25,7 @@ from vx.logs import about
 from vx.metrics import Statistics
 from vx.model import THE_SERVER, Caller, ExportRequest, Record, State
 from vx.session import delivery, folders, lifecycle, recovery, work
-from vx.session.absorbing import ChangedError, absorb
+from vx.session.absorbing import Absorber
 from vx.session.budget import Budget, Survey
 from vx.session.deadlines import Deadlines
 from vx.session.exporter import Exporter, delivery_threads
@@ -429,9 +429,6 @@ class Registry:
     async def watch_leases(self, min_free: int) -> None:
         """Follow what retention does to recordings that results are served from, until cancelled."""
 
-        def account(session: Session, left: int) -> None:
-            self._budget.charge(session.record.id, left)
-
         async def end(session: Session) -> None:
             await self._purge(session, "its files, for want of space: retention deleted the recordings that it keeps")
 
@@ -439,24 +436,9 @@ class Registry:
             found = (self._by_number[number] for number in self._numbers)
             return [session for session in found if session.record.state is State.COMPLETED and session.record.files]
 
-        watch = Watch(self._in_thread, self._holdings, account=account, absorb=self._absorb, end=end, min_free=min_free)
+        absorb = Absorber(self._holdings, self._budget, self._in_thread).absorb
+        watch = Watch(self._in_thread, self._holdings, self._budget, absorb=absorb, end=end, min_free=min_free)
         await watch.run(self._folder, with_results)
-
-    async def _absorb(self, session: Session, results: Mapping[Path, set[str]]) -> None:
-        """Have results copy what they use of recordings, by where these lay, and let go of them."""
-        with trio.CancelScope() as session.copying:
-            async with session.ending:
-                if session.record.state is not State.COMPLETED:
-                    return
-                try:
-                    for result, paths in results.items():
-                        held = self._holdings.of(session.record.id, result.name)
-                        await absorb(result, paths, held, self._in_thread)
-                        self._holdings.drop(session.record.id, result.name, paths)
-                except (OSError, ValueError, ChangedError) as error:
-                    about(log, session.record.id).warning("its recordings can't be let go of: %s", error)
-                taken = await self._in_thread(folders.taken, session.folder, session.record.files)
-                self._budget.settle(session.record.id, taken)
 
     async def _purge(self, session: Session, why: str = "its files, for their age") -> None:
         session.stop_copying()

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import trio
 
 from vx.logs import about
+from vx.session.budget import Budget
 from vx.session.leases import Holdings, InThread, description_of
 from vx.session.session import Session
 from vx.virtual import MADE, Origin, Pieces
@@ -127,18 +128,16 @@ class Watch:
         self,
         in_thread: InThread,
         holdings: Holdings,
+        budget: Budget,
         *,
-        account: Callable[[Session, int], None],
         absorb: Callable[[Session, Mapping[Path, set[str]]], Awaitable[None]],
         end: Callable[[Session], Awaitable[None]],
         min_free: int,
     ) -> None:
-        """`account` gets what a session keeps beside its files; `absorb` has results do without recordings, by where
-        these lay; `end` deletes a session's files.
-        """
+        """`absorb` has results do without recordings, by where these lay; `end` deletes a session's files."""
         self._in_thread = in_thread
         self._holdings = holdings
-        self._account = account
+        self._budget = budget
         self._absorb = absorb
         self._end = end
         self._min_free = min_free
@@ -175,7 +174,7 @@ class Watch:
         }
         kept = await self._in_thread(take_stock, folder, results)
         for session in sessions:
-            self._account(session, kept[session.record.id].left)
+            self._budget.charge(session.record.id, kept[session.record.id].left)
         return kept
 
     async def _lacking(self, folder: Path) -> int:
