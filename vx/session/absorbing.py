@@ -19,8 +19,8 @@ import trio
 
 from vx.logs import about
 from vx.model import State
-from vx.session import folders
 from vx.session.budget import Budget
+from vx.session.folders import described, sync, taken
 from vx.session.leases import Holdings, InThread
 from vx.session.session import Session
 from vx.virtual import MADE, Description, Pieces, end_made
@@ -63,8 +63,8 @@ class Absorber:
                         self._holdings.drop(session.record.id, result.name, paths)
                 except (OSError, ValueError, ChangedError) as error:
                     about(log, session.record.id).warning("its recordings can't be let go of: %s", error)
-                taken = await self._in_thread(folders.taken, session.folder, session.record.files)
-                self._budget.settle(session.record.id, taken)
+                size = await self._in_thread(taken, session.folder, session.record.files)
+                self._budget.settle(session.record.id, size)
 
 
 async def absorb(result: Path, paths: Collection[str], held: Mapping[str, int], in_thread: InThread) -> None:
@@ -88,7 +88,7 @@ class _Copying:
     def __init__(self, result: Path, paths: Collection[str], held: Mapping[str, int]) -> None:
         self._result = result
         self._held = held
-        description = folders.described(result)
+        description = described(result)
         if description is None:
             raise ValueError("it is a plain file")
         self._old = description
@@ -151,7 +151,7 @@ class _Copying:
         self._part.seek(self._at)
         end_made(self._part, self._new)
         (self._result / PART).rename(self._result / MADE)
-        folders.sync(self._result)
+        sync(self._result)
         leases = {origin.lease for origin in self._old.origins} - {origin.lease for origin in self._new.origins}
         for lease in leases - {""}:
             (self._result / lease).unlink(missing_ok=True)
