@@ -26,7 +26,7 @@ from tests.e2e.test_virtual import record, recordings
 from tests.server_process import NotStartedError, ServerProcess
 from tests.stubs import Stubs
 
-CRASHES = int(os.environ.get("VX_CRASHES", "15"))
+CRASHES = int(os.environ.get("VX_CRASHES", "8"))
 RUNNING, REMOVED = 1, 3
 VX = Path(__file__).resolve().parents[2] / "vx"
 SOON = "[lifetimes]\ncompleted_s = 1\n"
