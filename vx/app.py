@@ -136,27 +136,6 @@ async def serve(
     again. VxError if the state directory or an address cannot be had, ConfigError if it is the certificate or its key.
     Cancelled, it ends calls and workers at once.
     """
-    lifetimes = Lifetimes(
-        live_stream=config.lifetimes.live_stream_s,
-        running=config.lifetimes.running_s,
-        completed=config.lifetimes.completed_s,
-        removed=config.lifetimes.removed_s,
-        stop=config.stop_timeout_s,
-    )
-    workers = WorkerPool(
-        WorkerLimits(
-            nice=config.worker.nice,
-            memory=config.worker.memory_mb << 20,
-            readable=tuple(str(path) for path in config.worker.readable),
-        )
-    )
-    limits = Limits(
-        max_connections=config.max_connections,
-        max_connections_per_address=config.max_connections_per_address,
-        max_streams=config.max_streams_per_connection,
-        max_message=config.max_message_kb << 10,
-        keepalive_s=config.keepalive_s,
-    )
     tls = _tls_context(config)
     results = config.state_dir / "sessions"
     with _locked(config.state_dir, config.process.user), closing(Systemd()) as systemd, ExitStack() as unused:
@@ -169,24 +148,7 @@ async def serve(
             _open_store(config, results) as store,
             trio.open_nursery() as sessions,
         ):
-            registry = Registry(
-                results,
-                workers,
-                store,
-                lifetimes,
-                sessions,
-                turns=Turns(
-                    config.max_running_sessions,
-                    config.max_queued_sessions,
-                    {
-                        agent.access_point: agent.max_running_sessions or config.max_running_sessions
-                        for agent in config.agent
-                    },
-                ),
-                budget=Budget(config.results.max_total, config.results.min_free),
-                survey=partial(_survey, config, results),
-                roots={NamePattern.parse(archive.path).root for camera in config.camera for archive in camera.archive},
-            )
+            registry = _make_registry(config, results, store, sessions)
             await registry.recover()
             async with trio.open_nursery() as reaper:
                 reaper.start_soon(registry.deadlines.reap, registry.expire)
@@ -203,7 +165,7 @@ async def serve(
                     ArchiveService(config),
                 ]
                 readers = {**exports.readers, **reports.readers}
-                server = Server(services, limits, readers=readers, admit=admit_by(gate), tls=tls)
+                server = Server(services, _limits(config), readers=readers, admit=admit_by(gate), tls=tls)
                 reaper.start_soon(_follow, hangups, reload, config, gate, server)
                 async with trio.open_nursery() as transport:
                     unused.pop_all()  # from here on they are the server's
@@ -223,6 +185,45 @@ async def serve(
                     transport.cancel_scope.deadline = trio.current_time() + config.shutdown_timeout_s
                     await registry.close()
                 reaper.cancel_scope.cancel()
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        max_connections=config.max_connections,
+        max_connections_per_address=config.max_connections_per_address,
+        max_streams=config.max_streams_per_connection,
+        max_message=config.max_message_kb << 10,
+        keepalive_s=config.keepalive_s,
+    )
+
+
+def _make_registry(config: Config, results: Path, store: SqliteStore, nursery: trio.Nursery) -> Registry:
+    """The registry of sessions, which run in the nursery."""
+    worker_limits = WorkerLimits(
+        nice=config.worker.nice,
+        memory=config.worker.memory_mb << 20,
+        readable=tuple(str(path) for path in config.worker.readable),
+    )
+    lifetimes = Lifetimes(
+        live_stream=config.lifetimes.live_stream_s,
+        running=config.lifetimes.running_s,
+        completed=config.lifetimes.completed_s,
+        removed=config.lifetimes.removed_s,
+        stop=config.stop_timeout_s,
+    )
+    most = config.max_running_sessions
+    of_agents = {agent.access_point: agent.max_running_sessions or most for agent in config.agent}
+    return Registry(
+        results,
+        WorkerPool(worker_limits),
+        store,
+        lifetimes,
+        nursery,
+        turns=Turns(most, config.max_queued_sessions, of_agents),
+        budget=Budget(config.results.max_total, config.results.min_free),
+        survey=partial(_survey, config, results),
+        roots={NamePattern.parse(archive.path).root for camera in config.camera for archive in camera.archive},
+    )
 
 
 _metrics_threads = Threads("metrics", 1, abandon=True)
