@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,12 @@ from vx.rpc.generated.axxonsoft.bl.mmexport import (
     ArchiveModeSource,
     CommonSetting,
     Options,
+    SourceSetting,
     StreamSetting,
     StreamType,
     StreamTypeEFormat,
+    TimeLapse,
+    ViewArea,
 )
 from vx.rpc.options import parse_options
 
@@ -114,3 +119,41 @@ def test_what_may_be_shown_again_has_no_password() -> None:
     assert b"last" not in request.options
     assert Options().parse(request.options).stream.settings[1].reject_audio
     assert options.stream.settings[0].password == "first", "the client's own words are left alone"
+
+
+@pytest.mark.parametrize(
+    ("speed", "fps", "field"),
+    [
+        (0.1, 0.0, ""),
+        (0.09, 0.0, ".speed"),
+        (10_000.0, 0.0, ""),
+        (10_001.0, 0.0, ".speed"),
+        (0.0, 0.001, ""),
+        (0.0, 0.0009, ".fps"),
+        (0.0, 240.0, ""),
+        (0.0, 241.0, ".fps"),
+        (-2.0, 0.0, ".speed"),
+        (math.nan, 0.0, ".speed"),
+        (0.0, 0.0, ""),
+    ],
+)
+def test_how_fast_a_time_lapse_may_be(speed: float, fps: float, field: str) -> None:
+    options = clip()
+    options.stream.settings = [StreamSetting(time_lapse=TimeLapse(speed=as_sent(speed), fps=as_sent(fps)))]
+    expected = "stream.settings[0].time_lapse" if field or not (speed or fps) else ""
+    assert refused_field(options, config()) == expected + field
+
+
+def as_sent(value: float) -> float:
+    """What comes of it on its way through 32 bits."""
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+@pytest.mark.parametrize("side", [1 + 5e-7, 1 - 5e-7])
+def test_fractions_that_lost_something_on_their_way_are_taken(side: float) -> None:
+    options = clip()
+    area = ViewArea(left=0.0, top=side - 1, right=side, bottom=1.0)
+    options.archive.sources[0].settings = [SourceSetting(crop_area=area)]
+    drawn = parse_options(options, config()).job.sources[0].drawing
+    assert drawn.crop
+    assert (drawn.crop.top, drawn.crop.right) == (max(side - 1, 0), min(side, 1))
