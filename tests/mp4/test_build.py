@@ -15,7 +15,7 @@ from tests.mp4.material import read, written
 from vx.mp4.build import TrackTables, build_header
 from vx.mp4.movie import Track
 from vx.mp4.recording import read_recording
-from vx.mp4.tables import Runs, compress, expand, total
+from vx.mp4.tables import Runs, expand, total
 
 CREATED_US = 1_778_486_400_000_000
 
@@ -36,7 +36,7 @@ def tables_of(track: Track, name: str, offsets: array[int]) -> TrackTables:
         deltas=samples.deltas,
         shifts=[(count, shift + samples.start - first) for count, shift in samples.shifts],
         keys=samples.keys if track.handler == b"vide" else None,
-        chunk_samples=compress(samples.chunks.counts),
+        chunk_counts=samples.chunks.counts,
         chunk_offsets=offsets,
     )
 
@@ -115,7 +115,7 @@ def test_what_a_header_says_is_read_back(deltas: Runs, delay: int, far: int) -> 
         deltas=deltas,
         shifts=[(count, 0)],
         keys=array("I", [0]),
-        chunk_samples=[(1, count)],
+        chunk_counts=array("I", [count]),
         chunk_offsets=array("Q", [far]),
     )
     header = build_header([track], far + count, created_us=CREATED_US, tags={})

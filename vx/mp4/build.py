@@ -57,7 +57,7 @@ class TrackTables:
     """Of when samples are shown, against when they are decoded, counted from the first one on."""
     keys: array[int] | None = None
     """Numbers from 0 on; None: every sample."""
-    chunk_samples: Runs = field(default_factory=list)
+    chunk_counts: array[int] = field(default_factory=lambda: array("I"))
     """How many samples each chunk has."""
     chunk_offsets: array[int] = field(default_factory=lambda: array("Q"))
     """From the first byte of the mdat's content on."""
@@ -149,12 +149,10 @@ def _tables(track: TrackTables) -> list[bytes]:
         keys = array("I", [key + 1 for key in track.keys])
         tables.append(make_full(b"stss", 0, 0, struct.pack(">I", len(keys)), to_big_endian(keys)))
     tables.append(make_full(b"stsz", 0, 0, struct.pack(">II", 0, count), to_big_endian(track.sizes)))
-    entries = array("I")
-    first = 1
-    for chunks, samples in track.chunk_samples:
-        entries.extend((first, samples, 1))
-        first += chunks
-    tables.append(make_full(b"stsc", 0, 0, struct.pack(">I", len(entries) // 3), to_big_endian(entries)))
+    counts = np.asarray(track.chunk_counts)
+    changes = np.concatenate(([0], np.flatnonzero(counts[1:] != counts[:-1]) + 1))[: len(counts)]
+    entries = np.column_stack((changes + 1, counts[changes], np.ones_like(changes))).astype(">u4")
+    tables.append(make_full(b"stsc", 0, 0, struct.pack(">I", len(entries)), entries.tobytes()))
     return tables
 
 

@@ -98,7 +98,7 @@ def _tables(screen: _Screen, title: str, position: int) -> tuple[TrackTables, by
         sizes=array("I", map(len, samples)),
         deltas=compress(deltas),
         shifts=[(len(samples), 0)],
-        chunk_samples=[(1, len(samples))],
+        chunk_counts=array("I", [len(samples)]),
         chunk_offsets=array("Q", [position]),
     )
     return tables, b"".join(samples)

@@ -116,7 +116,7 @@ class _Line:
             deltas=deltas,
             shifts=[(count, shift + start - delay) for count, shift in samples.shifts],
             keys=samples.keys if pictures else None,
-            chunk_samples=compress(self.counts),
+            chunk_counts=self.counts,
             chunk_offsets=self.offsets,
         )
 
