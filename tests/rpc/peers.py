@@ -10,6 +10,7 @@ import contextlib
 import re
 import signal
 import socket
+import ssl
 import statistics
 import struct
 import subprocess
@@ -187,14 +188,14 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def app_process(folder: Path) -> Iterator[ServerProcess]:
-    """vx itself."""
+def app_process(folder: Path, *options: str, more_config: str = "") -> Iterator[ServerProcess]:
+    """vx itself, see `tests.rpc.watched` for the options."""
     config, log, passes = folder / "vx.toml", folder / "log", folder / "passes"
-    config.write_text(f'listen = ["127.0.0.1:0"]\nstate_dir = "{folder}/state"\n')
+    config.write_text(f'listen = ["127.0.0.1:0"]\nstate_dir = "{folder}/state"\n{more_config}')
     with (
         log.open("wb") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.rpc.watched", str(config), str(passes)],
+            [sys.executable, "-m", "tests.rpc.watched", str(config), str(passes), *options],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -232,12 +233,17 @@ def finished_session(state_dir: Path, *, size: int) -> tuple[str, str]:
 # ---- clients of it
 
 
+def _connect(port: int, tls: ssl.SSLContext | None) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return tls.wrap_socket(sock, server_hostname="localhost") if tls else sock
+
+
 class Hostile:
     """A connection on which bytes are sent; what comes back is read when the test says so."""
 
-    def __init__(self, port: int, greeting: bytes = GREETING) -> None:
-        self._sock = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, port: int, greeting: bytes = GREETING, *, tls: ssl.SSLContext | None = None) -> None:
+        self._sock = _connect(port, tls)
         self.send(greeting)
 
     def __enter__(self) -> Self:
@@ -259,6 +265,10 @@ class Hostile:
                 received += chunk
         return parse_frames(bytes(received))
 
+    def wait_answer(self) -> None:
+        """Wait until the server has answered something."""
+        assert self._sock.recv(1 << 20)
+
     def goaway(self) -> GoAwayFrame:
         """The last words of a server that ends the connection."""
         last = self.read_to_end()[-1]
@@ -274,9 +284,8 @@ class Hostile:
 class Client:
     """A well-behaved client, with blocking calls."""
 
-    def __init__(self, port: int) -> None:
-        self._sock = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
+        self._sock = _connect(port, tls)
         self._h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=True, header_encoding="utf-8", validate_outbound_headers=False)
         )
@@ -352,8 +361,8 @@ class Client:
 class Bystander(Client):
     """Somebody else's client: its calls are to be answered all the time."""
 
-    def __init__(self, port: int) -> None:
-        super().__init__(port)
+    def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(port, tls=tls)
         self.latencies_ms: list[float] = []
 
     def call(self, *args: Any) -> dict[str, str]:

@@ -205,7 +205,7 @@ async def wires(pki: Pki, *, send_buffer: int | None = None) -> tuple[TlsWire, t
         trio.SocketStream(trio.socket.from_stdlib_socket(far)), pki.client("h2"), server_hostname="localhost"
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(wire.handshake)
+        nursery.start_soon(wire.handshake, trio.CapacityLimiter(1))
         nursery.start_soon(stream.do_handshake)
     return wire, stream
 
@@ -254,7 +254,7 @@ async def test_what_follows_the_handshake_in_one_flight_is_not_lost(pki: Pki) ->
     far.sendall(outgoing.read())
     with trio.fail_after(LIMIT_S):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(wire.handshake)
+            nursery.start_soon(wire.handshake, trio.CapacityLimiter(1))
             await trio.testing.wait_all_tasks_blocked()
             incoming.write(far.recv(65536))
             tls.do_handshake()

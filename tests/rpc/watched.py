@@ -1,6 +1,7 @@
 """A server process that tells how long it kept its clients waiting.
 
-`python -m tests.rpc.watched CONFIG FILE` is vx itself. Each pass of the event loop (all that is done between two looks
+`python -m tests.rpc.watched CONFIG FILE [SECONDS]` is vx itself; with SECONDS, its peers have so long for what they
+have begun: a greeting, a frame, a TLS handshake. Each pass of the event loop (all that is done between two looks
 at the sockets) that took notably long becomes a line in FILE: its milliseconds by the CPU clock of the event loop's
 thread. That clock knows nothing of what else the machine is busy with, and includes the garbage collector.
 """
@@ -16,6 +17,7 @@ import trio
 
 from vx.app import run
 from vx.config.reading import load
+from vx.rpc import connection, server
 
 NOTABLE_MS = 2
 
@@ -38,5 +40,7 @@ class Passes(trio.abc.Instrument):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        connection._GREETING_S = connection._FRAME_S = server._HANDSHAKE_S = float(sys.argv[3])
     reload = partial(load, sys.argv[1])
     run(reload(), reload, instruments=[Passes(Path(sys.argv[2]))])

@@ -36,6 +36,8 @@ _ARRIVALS = 2 << 20
 """Bytes of requests that may be arriving at a time, beside one of the largest size."""
 _HANDSHAKE_S = 10.0
 """How long a client may take to agree on TLS."""
+_HANDSHAKES_AT_ONCE = 4
+"""Steps of TLS handshakes in one pass of the event loop."""
 _REFUSAL_S = 1.0
 """How long one that is refused then may take to hear it."""
 
@@ -150,6 +152,7 @@ class Server:
         self._places = Places(limits.max_connections, limits.max_connections_per_address)
         self._accepting = trio.CancelScope()
         self._handshakes: set[trio.CancelScope] = set()
+        self._turns = trio.CapacityLimiter(_HANDSHAKES_AT_ONCE)
         self._draining = trio.Event()
 
     def use_tls(self, tls: ssl.SSLContext) -> None:
@@ -230,7 +233,7 @@ class Server:
             if self._draining.is_set():
                 scope.cancel()
             try:
-                await wire.handshake()
+                await wire.handshake(self._turns)
             except OSError as error:
                 log.info("refused %s: %s", wire.peer, error)
                 with trio.move_on_after(_REFUSAL_S):

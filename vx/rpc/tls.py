@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from vx.config.mistakes import ConfigError
 from vx.rpc.wire import RECEIVE_SIZE, Buffer, PlainWire
 
@@ -84,11 +86,16 @@ class TlsWire:
         self._owed = 0
         """Bytes at the front of the sender's buffers that are encrypted, and count as sent once that has left."""
 
-    async def handshake(self) -> None:
-        """Agree on keys, and on HTTP/2. OSError (ssl.SSLError is one) says why there is no connection."""
+    async def handshake(self, turns: trio.CapacityLimiter) -> None:
+        """Agree on keys, and on HTTP/2. OSError (ssl.SSLError is one) says why there is no connection.
+
+        A step of it takes a signature, which can be a millisecond's work: as many as have their turn by `turns` are
+        taken in one pass of the event loop.
+        """
         while True:
             try:
-                self._tls.do_handshake()
+                async with turns:
+                    self._tls.do_handshake()
                 break
             except ssl.SSLWantReadError:
                 await self._push_all()
