@@ -110,3 +110,17 @@ def test_what_a_phone_has_trimmed_is_copied(tmp_path: Path) -> None:
     assert not made.served
     assert "it can't be served from the recordings" in made.link.notes
     assert "its edit list begins with another picture than its first one" in made.link.notes
+
+
+@pytest.mark.parametrize("begin", [0, 30])
+def test_where_key_frames_are_not_known_it_is_copied(tmp_path: Path, begin: int) -> None:
+    """From a picture on that refers to others, which the copy finds out."""
+    recordings = [recorders.mediamtx(PLAIN, at, at + SECONDS, all_keys=True) for at in (0, 2)]
+    start_us = T0 + begin * SECOND // 25
+    made = export(
+        record(tmp_path / "rec", recordings), tmp_path / "out", virtual=True, start_us=start_us, end_us=T0 + 4 * SECOND
+    )
+    assert made.ended.succeeded
+    assert not made.served
+    assert "one of its pictures is no key frame, but called so" in made.link.notes
+    assert numbers_of_all([made.file]) == [list(range(begin, 100))]

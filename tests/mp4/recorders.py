@@ -242,9 +242,14 @@ def _in_seconds(track: TrackOf, length_s: float) -> list[list[tuple[Sample, int]
     return [parts[number] for number in sorted(parts)]
 
 
-def mediamtx(form: Form, begin_s: int, end_s: int) -> bytes:
-    """As MediaMTX writes it: parts of a second, each with a run for each track; a box of its own names the stream."""
+def mediamtx(form: Form, begin_s: int, end_s: int, *, all_keys: bool = False) -> bytes:
+    """As MediaMTX writes it: parts of a second, each with a run for each track; a box of its own names the stream.
+
+    `all_keys`: as by recorders that don't know which pictures are key frames, and call them all so.
+    """
     of = [from_zero(track) for track in tracks(form, begin_s, end_s)]
+    if all_keys:
+        of[0] = replace(of[0], samples=[replace(sample, is_key=True) for sample in of[0].samples])
     mtxi = make_full(b"mtxi", 0, 0, bytes(16), struct.pack(">QQQ", 3, 0, 1_778_486_400_000_000_000))
     ftyp = make(b"ftyp", b"mp42", struct.pack(">I", 1), b"mp41", b"mp42", b"isom", b"hlsf")
     moov = _empty_moov(of, make(b"udta", mtxi), length=(end_s - begin_s) * _MOVIE_SCALE)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 import tracemalloc
 from pathlib import Path
@@ -15,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.mp4.judging import difference, difference_by_ffprobe, is_usable
-from tests.mp4.material import read
+from tests.mp4.material import read, written
 from tests.mp4.mutating import NAMES, Edit, damaged, edits, mutants
-from vx.mp4.boxes import Mp4Error
+from vx.mp4.boxes import Mp4Error, make, make_full
 from vx.mp4.recording import Recording
 from vx.mp4.stored import pack, unpack
 
@@ -106,12 +107,31 @@ def test_the_smallest_damage(name: str, edits: list[Edit]) -> None:
 
 def test_nothing_is_allocated_beyond_the_files_size() -> None:
     for name, data in mutants(11, max(150, MUTANTS // 10)):
-        tracemalloc.start()
-        try:
-            read(data)
-        except Mp4Error:
-            pass
-        finally:
-            _, peak = tracemalloc.get_traced_memory()
-            tracemalloc.stop()
-        assert peak < len(data) + BESIDE, name
+        assert peak_of_reading(data) < len(data) + BESIDE, name
+
+
+def test_samples_that_are_named_again_and_again_take_no_room() -> None:
+    """A fragment of a few hundred bytes says fifty times that all of the file is samples of four bytes."""
+    data = written("short fragments") + bytes(1 << 20)
+    count = len(data) // 4
+    tfhd = make_full(b"tfhd", 0, 0x020018, struct.pack(">III", 1, 1, 4))
+    tfdt = make_full(b"tfdt", 1, 0, struct.pack(">Q", 1 << 40))
+    runs = [make_full(b"trun", 0, 1, struct.pack(">Ii", count, -len(data)))] * 50
+    moof = make(b"moof", make_full(b"mfhd", 0, 0, bytes(4)), make(b"traf", tfhd, tfdt, *runs))
+    data = data.replace(bytes(1 << 20), make(b"free", bytes((1 << 20) - 8))) + moof + make(b"mdat")
+    with pytest.raises(Mp4Error, match="more samples than the file has bytes for"):
+        read(data)
+    assert peak_of_reading(data) < 3 * len(data)
+
+
+def peak_of_reading(data: bytes) -> int:
+    """The memory that it takes, in bytes."""
+    tracemalloc.start()
+    try:
+        read(data)
+    except Mp4Error:
+        pass
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    return peak

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 _START_CODE = re.compile(rb"\x00\x00\x01")
 _H264_SETS = {7, 8}
 _H264_DROPPED = {6, 9, 12}
+_I_SLICES = {2, 4, 7, 9}
+"""Values of slice_type, ISO/IEC 14496-10 table 7-6: I and SI."""
 _H265_SETS = {32, 33, 34}
 _H265_DROPPED = {35, 38, 39, 40}
 
@@ -62,6 +64,13 @@ class Form:
         """Whether nothing from this picture on refers to what came before it: it is an IDR picture."""
         kinds = {self.kind(unit) for unit in units}
         return 5 in kinds if self.codec == "h264" else bool(kinds & {16, 17, 18, 19, 20})
+
+    def stands_alone(self, units: list[bytes]) -> bool:
+        """Whether this picture refers to no other one. ValueError where it can't be told."""
+        if self.codec == "hevc":
+            return any(16 <= self.kind(unit) <= 23 for unit in units)
+        slices = [unit for unit in units if self.kind(unit) == 1]
+        return self.starts_anew(units) or (bool(slices) and all(_numbers(s, 1, 2)[1] in _I_SLICES for s in slices))
 
     def sets(self, extradata: bytes) -> list[bytes]:
         """The parameter sets in the extradata. ValueError or IndexError where it is cut short."""
@@ -146,11 +155,20 @@ def _with_lengths(units: list[bytes]) -> bytes:
 
 def _set_id(unit: bytes) -> int:
     """seq_parameter_set_id or pic_parameter_set_id: the first Exp-Golomb number after the fixed bytes."""
-    fixed = 4 if unit[0] & 31 == 7 else 1
-    payload = unit[: fixed + 8].replace(b"\0\0\3", b"\0\0")[fixed:]
-    bits = int.from_bytes(payload, "big")
-    length = 8 * len(payload)
-    zeros = length - bits.bit_length()
-    if bits == 0 or 2 * zeros + 1 > length:
-        raise ValueError("a parameter set without a number")
-    return (bits >> (length - 2 * zeros - 1)) - 1
+    (number,) = _numbers(unit, 4 if unit[0] & 31 == 7 else 1, 1)
+    return number
+
+
+def _numbers(unit: bytes, at: int, count: int) -> list[int]:
+    """The Exp-Golomb numbers from a byte on. ValueError where there are none."""
+    payload = unit[: at + 8].replace(b"\0\0\3", b"\0\0")[at:]
+    bits, left = int.from_bytes(payload, "big"), 8 * len(payload)
+    found = []
+    for _ in range(count):
+        rest = bits & (1 << left) - 1
+        zeros = left - rest.bit_length()
+        if rest == 0 or 2 * zeros + 1 > left:
+            raise ValueError("a unit without the numbers that it begins with")
+        left -= 2 * zeros + 1
+        found.append((rest >> left) - 1)
+    return found

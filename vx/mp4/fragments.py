@@ -7,7 +7,7 @@ from array import array
 from dataclasses import dataclass
 
 from vx.mp4.boxes import Mp4Error, Span, children, is_long, need, only
-from vx.mp4.movie import LARGEST_SHIFT_S, LARGEST_TIME, MOST_SAMPLES, Defaults, Movie, Track
+from vx.mp4.movie import LARGEST_SHIFT_S, LARGEST_TIME, MOST_SAMPLES, Defaults, Movie, Track, of_one_size
 from vx.mp4.tables import Runs, compress, extend, from_big_endian, replace_last, total
 
 _NOT_KEY = 0x01010000
@@ -25,6 +25,8 @@ class _Fragment:
     flags: int
     end: int = 0
     """Up to when its samples last, of those that were taken."""
+    room: int = 0
+    """How many bytes further samples can have."""
 
 
 class Fragments:
@@ -39,6 +41,8 @@ class Fragments:
         self._passed_over = {track.id for track in movie.tracks if track.description is None} & movie.defaults.keys()
         self._ends = {number: track.samples.end for number, (track, _) in self._tracks.items()}
         """Up to when the samples of each track last: to add that up anew takes as long as the file is."""
+        self._bytes = 0
+        """Of all samples; they don't overlap, so there can't be more than the file has."""
 
     def add(self, moof: bytes, at: int, file_size: int) -> None:
         """The content of the moof box that begins at position `at` of the file. Mp4Error where it is in doubt."""
@@ -71,8 +75,10 @@ class Fragments:
         _go_to(track, start, self._ends[number])
         fragment.end = start
         position = fragment.base
+        fragment.room = file_size - self._bytes
         for run in runs:
             position = _add_run(moof, run, track, fragment, position, file_size)
+        self._bytes = file_size - fragment.room
         self._ends[number] = fragment.end
 
 
@@ -141,12 +147,7 @@ def _add_run(moof: bytes, trun: Span, track: Track, fragment: _Fragment, positio
     table = from_big_endian(moof[at : at + 4 * width * count])
     column = iter(range(width))
     durations = table[next(column) :: width] if columns[0] else None
-    if columns[1]:
-        sizes = table[next(column) :: width]
-    elif fragment.size * count > file_size:
-        raise Mp4Error("more samples than the file has bytes for")
-    else:
-        sizes = array("I", [fragment.size]) * count
+    sizes = table[next(column) :: width] if columns[1] else of_one_size(fragment.size, count, fragment.room)
     if 0 in sizes:
         raise Mp4Error("one of its samples is empty")
     each_flags = table[next(column) :: width] if columns[2] else None
@@ -162,6 +163,9 @@ def _add_run(moof: bytes, trun: Span, track: Track, fragment: _Fragment, positio
     length = sum(sizes)
     if position < 0 or position + length > file_size:
         raise Mp4Error("its samples reach beyond its end")
+    fragment.room -= length
+    if fragment.room < 0:
+        raise Mp4Error("more samples than the file has bytes for")
     known = len(samples.sizes)
     if known + count > MOST_SAMPLES:
         raise Mp4Error(f"{known + count} samples")

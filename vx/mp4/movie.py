@@ -80,9 +80,13 @@ def _read_movie(moov: bytes, file_size: int) -> Movie:
         raise Mp4Error(f"more than {MOST_TRACKS} tracks")
     mvex = at_most_one(boxes, b"mvex")
     is_fragmented = mvex is not None
-    tracks = [
-        _read_track(moov, span, timescale, file_size, is_fragmented=is_fragmented) for span in boxes.get(b"trak", ())
-    ]
+    tracks: list[Track] = []
+    room = file_size  # samples don't overlap
+    for trak in boxes.get(b"trak", ()):
+        tracks.append(_read_track(moov, trak, timescale, room, is_fragmented=is_fragmented))
+        room -= sum(tracks[-1].samples.sizes)
+        if room < 0:
+            raise Mp4Error("more samples than the file has bytes for")
     if len({track.id for track in tracks}) != len(tracks):
         raise Mp4Error("two tracks have the same number")
     defaults = {}
@@ -107,7 +111,7 @@ def _read_timescale(data: bytes, span: Span, kind: str) -> int:
     return int(timescale)
 
 
-def _read_track(moov: bytes, trak: Span, movie_scale: int, file_size: int, *, is_fragmented: bool) -> Track:
+def _read_track(moov: bytes, trak: Span, movie_scale: int, room: int, *, is_fragmented: bool) -> Track:
     boxes = children(moov, trak, b"trak")
     tkhd = only(boxes, b"tkhd")
     long = is_long(moov, tkhd, "tkhd")
@@ -133,7 +137,7 @@ def _read_track(moov: bytes, trak: Span, movie_scale: int, file_size: int, *, is
         return track
     if handler == b"soun":
         track.matrix, track.size = UPRIGHT, (0, 0)
-    track.samples = _read_samples(moov, table, file_size, timescale, pictures=handler == b"vide")
+    track.samples = _read_samples(moov, table, room, timescale, pictures=handler == b"vide")
     edits = at_most_one(boxes, b"edts")
     if edits is not None and b"elst" in (lists := children(moov, edits, b"edts")):
         _read_edits(moov, only(lists, b"elst"), track, movie_scale, is_fragmented=is_fragmented)
@@ -183,16 +187,14 @@ def _read_edits(moov: bytes, elst: Span, track: Track, movie_scale: int, *, is_f
         track.whole_until = begin + -(-(duration + 1) * track.timescale // movie_scale)
 
 
-def _read_samples(
-    moov: bytes, table: dict[bytes, list[Span]], file_size: int, timescale: int, *, pictures: bool
-) -> Samples:
+def _read_samples(moov: bytes, table: dict[bytes, list[Span]], room: int, timescale: int, *, pictures: bool) -> Samples:
     for kind in (b"stps", b"stdp") if pictures else ():
         if kind in table:
             raise Mp4Error(f"it has a {kind.decode()} box")
     for span in table.get(b"sbgp", ()):
         if pictures and moov[span.begin + 4 : span.begin + 8] in (b"rap ", b"sync"):
             raise Mp4Error("its key frames are told in an unusual way")
-    sizes = _read_sizes(moov, table, file_size)
+    sizes = _read_sizes(moov, table, room)
     if 0 in sizes:
         raise Mp4Error("one of its samples is empty")
     count = len(sizes)
@@ -213,20 +215,30 @@ def _read_samples(
     return Samples(0, sizes, deltas, shifts, keys, _read_chunks(moov, table, sizes))
 
 
-def _read_sizes(moov: bytes, table: dict[bytes, list[Span]], file_size: int) -> array[int]:
+def _read_sizes(moov: bytes, table: dict[bytes, list[Span]], room: int) -> array[int]:
     span = only(table, b"stsz")
     need(span, 12, "stsz")
     uniform, count = struct.unpack_from(">II", moov, span.begin + 4)
     if count > MOST_SAMPLES:
         raise Mp4Error(f"{count} samples")
     if uniform:
-        if uniform * count > file_size:
-            raise Mp4Error("more samples than the file has bytes for")
-        sizes: array[int] = array("I", [uniform]) * count
-        return sizes
+        return of_one_size(uniform, count, room)
     if span.end - span.begin < 12 + 4 * count:
         raise Mp4Error("its stsz box is cut short")
     return from_big_endian(moov[span.begin + 12 : span.begin + 12 + 4 * count])
+
+
+def of_one_size(size: int, count: int, room: int) -> array[int]:
+    """The sizes of so many samples of one size. Mp4Error where there is no room for so many bytes in the file.
+
+    The table takes no more memory than the samples take bytes, whatever the numbers say.
+    """
+    if size * count > room:
+        raise Mp4Error("more samples than the file has bytes for")
+    sizes = array("I", [size])
+    if size < sizes.itemsize and count:
+        raise Mp4Error(f"its samples have {size} bytes each")
+    return sizes * count
 
 
 def _read_runs(moov: bytes, span: Span, kind: str, samples: int) -> Runs:

@@ -35,6 +35,15 @@ def is_fresh(description: Description, key_frame: bytes) -> bool:
     return form.starts_anew(_units(form, key_frame))
 
 
+def is_key(description: Description, picture: bytes) -> bool:
+    """Whether it can be decoded by itself, whatever the table calls it."""
+    form = _form(description)
+    try:
+        return form.stands_alone(_units(form, picture))
+    except ValueError:
+        return False
+
+
 def _form(description: Description) -> nal.Form:
     form = nal.Form.of(description.codec, description.configuration)
     if form is None:

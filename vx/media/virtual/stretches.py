@@ -19,7 +19,7 @@ from vx.archive.segments import Found, Recordings, Segment
 from vx.media import plan
 from vx.media.cutting import LARGEST_GOP
 from vx.media.plan import Join, Placement, TimeBase
-from vx.media.virtual.edges import Edge, Picture, is_fresh
+from vx.media.virtual.edges import Edge, Picture, is_fresh, is_key
 from vx.mp4.boxes import Mp4Error
 from vx.mp4.description import Description
 from vx.mp4.movie import Track
@@ -401,19 +401,26 @@ class _Cutter:
         near = self.samples.shown(number, min(number + _HEAD, len(self.samples)))
         if min(near) < near[0]:
             raise Mp4Error("pictures behind its key frame refer to what lies before it")
+        # where all are called so, the recorder may not know
+        suspects = [number, number + 1] if len(near) > 1 and len(self.samples.keys) == len(self.samples) else [number]
+        for suspect in suspects:
+            (picture,) = self._read(suspect, suspect + 1)
+            if not is_key(self._description, picture.data):
+                raise Mp4Error("one of its pictures is no key frame, but called so")
 
     def check_fresh(self, number: int) -> None:
         """Mp4Error unless the key frame there ends all references."""
         (picture,) = self._read(number, number + 1)
-        description = self._video.description
-        assert description is not None, "it was picked for having one"
-        if not is_fresh(description, picture.data):
+        if not is_fresh(self._description, picture.data):
             raise Mp4Error("the next key frame is not independent of what lies before it")
 
+    @property
+    def _description(self) -> Description:
+        assert self._video.description is not None, "it was picked for having one"
+        return self._video.description
+
     def _edge(self) -> Edge:
-        description = self._video.description
-        assert description is not None, "it was picked for having one"
-        return Edge(self._origin.path, self._number, description, self.base)
+        return Edge(self._origin.path, self._number, self._description, self.base)
 
     def _read(self, begin: int, end: int) -> list[Picture]:
         part = self.samples.slice(begin, end)
