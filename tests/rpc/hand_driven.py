@@ -121,14 +121,17 @@ class H2Peer:
 
     async def answer(self, stream_id: int) -> Headers:
         """Headers and trailers of a call, once it has ended."""
+        return [field for block in await self.blocks(stream_id) for field in block]
+
+    async def blocks(self, stream_id: int) -> list[Headers]:
+        """As `answer`, block by block: one alone is "trailers only"."""
         await self.next(h2.events.StreamEnded, stream_id=stream_id)
-        found = [
-            event
+        return [
+            [(str(name), str(value)) for name, value in event.headers or ()]
             for event in self._events
             if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived)
             and event.stream_id == stream_id
         ]
-        return [(str(name), str(value)) for event in found for name, value in event.headers or ()]
 
     async def status(self, stream_id: int) -> str:
         """grpc-status of a call, once it has ended."""

@@ -163,10 +163,11 @@ async def test_bad_messages(peer: H2Peer, data: bytes, status: str, text: str) -
     peer.h2.send_data(stream_id, data, end_stream=True)
     other = peer.call("Echo", Note(text="x"))
     await peer.flush()
-    answer = dict(await peer.answer(stream_id))
+    [block] = await peer.blocks(stream_id)  # trailers only
+    answer = dict(block)
     assert answer["grpc-status"] == status
     assert answer["grpc-message"].startswith(text)
-    assert answer[":status"] == "200"  # trailers only: nothing came before
+    assert answer[":status"] == "200"
     assert stream_id not in peer.data
     assert await peer.reply(other) == Note(text="x")
 
@@ -196,7 +197,8 @@ async def test_bad_requests(peer: H2Peer, options: dict[str, Any], http: str, st
     stream_id = peer.call("Echo", **options)
     other = peer.call("Echo", Note(text="x"))
     await peer.flush()
-    answer = dict(await peer.answer(stream_id))
+    [block] = await peer.blocks(stream_id)  # trailers only
+    answer = dict(block)
     assert answer[":status"] == http
     assert answer["grpc-status"] == status
     assert answer["grpc-message"].startswith(text)
@@ -379,6 +381,38 @@ async def test_a_broken_connection_harms_no_other_one(peer: H2Peer, running: Run
     await running.probe.wait_seen("hold cancelled")
     running.probe.release.set()
     assert await peer.reply(held) == Note(text="x")
+
+
+async def test_a_bug_in_one_connection_harms_no_other_one(
+    peer: H2Peer,
+    running: Running,
+    open_peer: Any,
+    connections: list[Connection],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not one of a handler's, whose call alone would fail, but of the connection itself."""
+    bad = await open_peer()
+    for each in (peer, bad):
+        each.call("Hold", Note(text="x"))
+        await each.flush()
+    await running.probe.wait_seen("hold started", 2)
+
+    def fail() -> bool:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(connections[-1], "work", fail)
+    bad.h2.ping(b"12345678")
+    await bad.flush()
+    await bad.wait_closed()
+    assert running.probe.seen.count("hold cancelled") == 1
+    assert "a connection failed" in caplog.text
+    running.probe.release.set()
+    assert await peer.reply(1) == Note(text="x")
+    again = await open_peer()
+    again.call("Echo", Note(text="y"))
+    await again.flush()
+    assert await again.reply(1) == Note(text="y")
 
 
 # ---- limits
