@@ -146,6 +146,10 @@ class ClipJob(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
         """What is wanted of a source."""
         return source.ranges_us or ((self.start_us, self.end_us),)
 
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "password")
+        return f"ClipJob({', '.join(shown)})"
+
 
 class ExternalPicture(msgspec.Struct, frozen=True, kw_only=True):
     """A picture that the client brings along instead of a frame of the recordings: the bytes of a JPEG or PNG file."""

@@ -123,6 +123,12 @@ async def test_a_token_lets_in_until_its_time_is_over(rig: Rig) -> None:
     assert not rig.is_in(value)
 
 
+async def test_a_login_does_not_show_its_token(rig: Rig) -> None:
+    login = await rig.gate.login("alice", "right", HERE)
+    assert login.value
+    assert login.value not in repr(login)
+
+
 async def test_the_store_has_no_token_but_tokens_outlive_the_server(rig: Rig) -> None:
     value = await rig.login()
     assert value not in repr(rig.store)

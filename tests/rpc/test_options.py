@@ -115,6 +115,7 @@ def test_what_may_be_shown_again_has_no_password() -> None:
     request = parse_options(options, config())
     assert isinstance(request.job, ClipJob)
     assert request.job.password == "last"
+    assert "last" not in repr(request)
     assert b"first" not in request.options
     assert b"last" not in request.options
     assert Options().parse(request.options).stream.settings[1].reject_audio

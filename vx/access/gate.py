@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -40,7 +40,7 @@ class Login:
     """What came of a login: a token, or why there is none."""
 
     verdict: Verdict
-    value: str = ""
+    value: str = field(default="", repr=False)
     """The token's; empty where the name or the password was wrong, and where it wasn't even looked at."""
     token: Token | None = None
 

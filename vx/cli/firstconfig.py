@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vx.access.hashing import hash_password
@@ -59,7 +59,7 @@ class FirstConfig:
     folder: Path
     names: tuple[str, ...]
     user: str
-    password: str
+    password: str = field(repr=False)
 
     @classmethod
     def make(cls, folder: Path, names: Sequence[str], user: str) -> FirstConfig:
