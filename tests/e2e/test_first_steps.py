@@ -285,3 +285,21 @@ def test_a_mistake_on_reload_changes_nothing(box: Box) -> None:
         box.server.wait_log("certificates, users and roles are read again")
     finally:
         config.write_text(right)
+
+
+@pytest.mark.parametrize(("table", "what"), [("user", "users"), ("tls", "TLS")])
+def test_a_reload_does_not_take_the_lock_from_the_door(box: Box, table: str, what: str) -> None:
+    """The addresses stay, and they were allowed with users and TLS only."""
+    config = box.server.state_dir.parent / "vx.toml"
+    right = config.read_text()
+    without = re.sub(rf"^\[+{table}\]+\n(\w+ = .*\n)*", "", right, flags=re.MULTILINE)
+    assert without != right
+    try:
+        config.write_text(without)
+        box.server.process.send_signal(signal.SIGHUP)
+        box.server.wait_log(f"SIGHUP: all stays as it was: with or without {what} takes a restart")
+        anonymous = run("cameras", "--server", box.server.address, "--ca", str(box.folder / "ca.pem"))
+        assert (anonymous.exit_code, "a token is missing" in anonymous.stderr) == (5, True)
+        assert box.vx("cameras").exit_code == 0
+    finally:
+        config.write_text(right)
