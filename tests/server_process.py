@@ -73,10 +73,10 @@ class ServerProcess:
         with self._said:
             return "".join(self._lines)
 
-    def wait_log(self, text: str) -> None:
-        """Wait until a line with `text` has been logged."""
+    def wait_log(self, text: str, *, after: str = "") -> None:
+        """Wait until a line with `text` has been logged, behind `after`, which is what the log was before."""
         with self._said:
-            if not self._said.wait_for(lambda: any(text in line for line in self._lines), timeout=STOP_S):
+            if not self._said.wait_for(lambda: text in "".join(self._lines)[len(after) :], timeout=STOP_S):
                 raise AssertionError(f"not logged within {STOP_S} s: {text!r}\n{''.join(self._lines)}")
 
     def workers(self) -> list[int]:
