@@ -108,9 +108,9 @@ def test_recordings_are_read_once_and_again_when_they_changed(
     first, *_ = sorted((tmp_path / "rec").iterdir())
     reads: list[int] = []
 
-    def count(reader: Any, size: int) -> Recording:
+    def count(reader: Any, size: int, hint: Any) -> Recording:
         reads.append(size)
-        return read_recording(reader, size)
+        return read_recording(reader, size, hint)
 
     monkeypatch.setattr(loading, "read_recording", count)
     numbers = itertools.count()

@@ -39,12 +39,12 @@ def test_what_is_asked_for_next_is_read_meanwhile(
     second = threading.Event()
     sizes = [Path(path).stat().st_size for path in paths]
 
-    def read(reader: Any, size: int) -> Recording:
+    def read(reader: Any, size: int, hint: Any) -> Recording:
         if size == sizes[1]:
             second.set()
         elif size == sizes[0]:
             assert second.wait(20), "the second one isn't read before the first one is done"
-        return read_recording(reader, size)
+        return read_recording(reader, size, hint)
 
     monkeypatch.setattr(loading, "read_recording", read)
     assert loader.load(paths[0], paths[1:]).origin.path == paths[0]

@@ -44,7 +44,11 @@ class Recording:
     """The stretches of the file that the samples of all tracks fill without a hole."""
 
 
-def read_recording(read: Read, size: int) -> Recording:
+Hint = Callable[[int, int], None]
+"""`hint(offset, length)`: these bytes are read soon."""
+
+
+def read_recording(read: Read, size: int, hint: Hint = lambda _offset, _length: None) -> Recording:
     """Find out what a file of `size` bytes holds, without its media.
 
     Mp4Error where anything is in doubt, UnderWayError where the table is missing. All samples of the tracks that have
@@ -78,6 +82,8 @@ def read_recording(read: Read, size: int) -> Recording:
         content = Span(at + length, end)
         if kind == b"mdat":
             mdats.append(content)
+            if end < size:
+                hint(end, min(_AHEAD, size - end))
             if held is not None and fragments is not None:
                 fragments.add(*held, size)
                 held = None

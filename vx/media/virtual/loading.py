@@ -62,7 +62,11 @@ class Loader:
             if not status.st_size:
                 raise UnderWayError("it is empty")
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # little of it is read
-            recording = read_recording(lambda offset, length: os.pread(fd, length, offset), status.st_size)
+            recording = read_recording(
+                lambda offset, length: os.pread(fd, length, offset),
+                status.st_size,
+                lambda offset, length: os.posix_fadvise(fd, offset, length, os.POSIX_FADV_WILLNEED),
+            )
             identity = Identity.of(status)
             is_closed = time.time() - status.st_mtime >= _STILL_WRITTEN_S
             if self._index is not None and is_closed and identity.is_of(os.fstat(fd)):
