@@ -22,6 +22,7 @@ from vx.model import State
 from vx.session.budget import Budget
 from vx.session.folders import described, sync, taken
 from vx.session.leases import Holdings, InThread
+from vx.session.ledger import SAVE_S, shielded
 from vx.session.session import Session
 from vx.virtual import MADE, Description, Pieces, end_made
 
@@ -79,7 +80,8 @@ async def absorb(result: Path, paths: Collection[str], held: Mapping[str, int], 
             pass
         await in_thread(copying.finish)
     finally:
-        copying.close()
+        with shielded(SAVE_S):
+            await in_thread(copying.close)
 
 
 class _Copying:
