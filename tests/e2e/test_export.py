@@ -380,7 +380,7 @@ def test_sigterm_keeps_what_was_exported(
 def test_a_second_signal_ends_at_once(
     start_server: Callable[[str], ServerProcess], stubs: Stubs, long_archive: Path
 ) -> None:
-    server = start_server(copied(long_archive))
+    server = start_server(copied(long_archive, "stop_timeout_s = 3600\nshutdown_timeout_s = 3600"))
     client = Client(stubs, server.address)
     session_id = client.start(client.clip(at(0), at(10_800)))
     client.wait_state(session_id, lambda state: state.last_frame_timestamp)
