@@ -48,7 +48,18 @@ def test_a_gap_keeps_its_length_and_an_overlap_its_time() -> None:
     assert plan.place(9_750_001, 10_000_000, 250_000) == Placement(Join.CONTIGUOUS, 10_000_000)
     assert plan.place(9_000_000, 10_000_000, 250_000) == Placement(Join.OVERLAP, 9_000_000)
     assert plan.tolerance_us(1) == 250_000
-    assert plan.tolerance_us(1_000_000) == 1_000_000
+    assert plan.tolerance_us(1_000_000) == 1_249_999
+
+
+@given(st.lists(st.integers(-100_000, 100_000), max_size=200), st.integers(0, 999_999))
+def test_names_in_whole_seconds_of_a_recorder_that_follows_the_clock(jitter: list[int], start_us: int) -> None:
+    """It begins a file every ten seconds, a little early or late: at full seconds that is a second in the names."""
+    end: int | None = None
+    for i, off in enumerate(jitter):
+        began = start_us + i * 10_000_000 + off
+        placed = plan.place(began - began % 1_000_000, end, plan.tolerance_us(1_000_000))
+        assert placed.join is (Join.FIRST if end is None else Join.CONTIGUOUS)
+        end = placed.origin_us + 10_000_000
 
 
 @st.composite

@@ -81,8 +81,11 @@ class Placement:
 
 
 def tolerance_us(resolution_us: int) -> int:
-    """How far a segment's name may be off before it counts: names in whole seconds hide up to a second."""
-    return max(JITTER_US, resolution_us)
+    """How far a segment's name may be off before it counts. Names in whole seconds hide almost a second besides.
+
+    A recorder that begins files at full seconds begins them a little early or late: ...:10.004, ...:19.996.
+    """
+    return JITTER_US + resolution_us - 1
 
 
 def place(named_us: int, previous_end_us: int | None, tolerance_us: int) -> Placement:
