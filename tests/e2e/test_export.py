@@ -377,6 +377,22 @@ def test_sigterm_keeps_what_was_exported(
     assert "Traceback" not in server.log
 
 
+def test_a_call_that_goes_on_and_on_is_ended_when_its_time_is_over(
+    start_server: Callable[[str], ServerProcess], stubs: Stubs, long_archive: Path
+) -> None:
+    server = start_server(copied(long_archive, "shutdown_timeout_s = 0.5"))
+    client = Client(stubs, server.address)
+    session_id = client.start(client.clip(at(0), at(10_800)))
+    client.wait_state(session_id, lambda state: state.last_frame_timestamp > at(1000))
+    (file,) = client.stop(session_id).result.files
+    chunks = client.chunks(session_id, file.path)
+    next(chunks)  # and then it is not read
+    assert server.terminate() == 0
+    with pytest.raises(grpc.RpcError):
+        for _ in chunks:
+            pass
+
+
 def test_a_second_signal_ends_at_once(
     start_server: Callable[[str], ServerProcess], stubs: Stubs, long_archive: Path
 ) -> None:
