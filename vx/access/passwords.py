@@ -1,7 +1,7 @@
 """Passwords checked against their hashes, one at a time, by a helper process that lives only while there are logins.
 
 However many logins come at once, they cost one process: the others wait their turn, a bounded number of them, and of
-each address few. The helper's memory goes with it.
+each address few (of IPv6, of each network). The helper's memory goes with it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from subprocess import PIPE
 import trio
 
 from vx.access import hashing
+from vx.access.networks import network_of
 from vx.errors import Kind, VxError
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _ANSWER_S = 10.0
 _IDLE_S = 10.0
 """How long the helper waits for another login."""
 _MAX_WAITING = 32
-_MAX_WAITING_FROM_HOST = 4
+_MAX_WAITING_FROM_CLIENT = 4
 
 
 class Passwords:
@@ -46,13 +47,14 @@ class Passwords:
 
         Once it has begun, it goes on although the caller is cancelled: who calls is sure to hear of it.
         """
-        if self._waiting.total() >= _MAX_WAITING or self._waiting[host] >= _MAX_WAITING_FROM_HOST:
+        client = network_of(host)
+        if self._waiting.total() >= _MAX_WAITING or self._waiting[client] >= _MAX_WAITING_FROM_CLIENT:
             raise VxError(Kind.EXHAUSTED, "too many logins at once; try again later")
-        self._waiting[host] += 1
+        self._waiting[client] += 1
         try:
             await self._turn.acquire()
         finally:
-            self._waiting -= Counter((host,))
+            self._waiting -= Counter((client,))
         try:
             with _shielded():
                 try:
