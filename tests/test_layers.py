@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+import vx
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -193,6 +196,12 @@ def test_imports_keep_to_the_layers() -> None:
         for fault in find_faults(module, path.read_text("utf-8"), is_package=path.name == "__init__.py")
     ]
     assert not faults, "\n".join(faults)
+
+
+def test_the_map_of_the_package_has_every_module() -> None:
+    parts = {path.stem for path in (ROOT / "vx").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    named = set(re.findall(r"\bvx\.(\w+)", vx.__doc__ or ""))
+    assert parts - {"__init__"} <= named
 
 
 def test_every_module_has_a_layer() -> None:

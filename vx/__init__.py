@@ -24,6 +24,7 @@ Where things are (start with `vx.app`):
     vx.session      sessions: their states, who runs them, how long they live, where they are kept
     vx.download     finished files out, in chunks
     vx.threads      where what may wait is called
+    vx.firstlook    whether the configuration's paths lead to recordings
     vx.worker       the border between the server and its worker processes, one for each running session
     vx.child        what runs in a worker process
     vx.jobs         what crosses that border; vx.drawing: the part of it that says what is drawn into pictures
