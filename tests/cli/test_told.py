@@ -60,6 +60,12 @@ def test_a_state_comes_with_its_report(run: Run, server: str, script: Script) ->
     assert len(document["sources"][0]["gaps"]) == 12
 
 
+def test_how_far_a_camera_came_is_shown_when_it_is_done_too(run: Run, server: str, script: Script) -> None:
+    script.report = v1.Report(sources=[v1.SourceReport(name="Gate", last_frame_timestamp=END, has_ended=True)])
+    script.states = [RUNNING]
+    assert "camera      Gate: done, up to 2026-05-11 08:04:20 UTC" in run("state", ID, "--server", server).stdout
+
+
 def test_words_beside_the_bar() -> None:
     assert progress_note(REPORT) == "12.3 MB, about 1m 1s left"
     assert progress_note(v1.Report(phase=v1.EPhase.PHASE_WAITING, sessions_ahead=3)) == "waiting, 3 ahead"

@@ -123,9 +123,10 @@ def _left(report: v1.Report) -> str:
 def _outcome(source: v1.SourceReport) -> str:
     if source.error:
         return plain(source.error)
+    until = f"up to {show_wire_time(source.last_frame_timestamp)}" if source.last_frame_timestamp else ""
     if source.has_ended:
-        return "done"
-    return f"up to {show_wire_time(source.last_frame_timestamp)}" if source.last_frame_timestamp else "not begun"
+        return f"done, {until}" if until else "done"
+    return until or "not begun"
 
 
 def _gaps(gaps: Sequence[v1.Interval], further: int) -> list[str]:
