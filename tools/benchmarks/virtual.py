@@ -201,11 +201,14 @@ def _measure(servers: _Servers, recordings: _Recordings, what: str, rounds: int)
     ffmpeg: list[float] = []
     written: list[float] = []
     for _ in range(rounds):
+        os.sync()  # else each one waits for what the one before it has written
         session = servers.export("auto")
         warm.append(session.seconds)
         written.append(servers.made(session) / 1e6)
         servers.destroy("auto", session)
+        os.sync()
         ffmpeg.append(_concat(servers.folder, recordings))
+        os.sync()
         session = servers.export("never")
         copying.append(session.seconds)
         servers.destroy("never", session)
@@ -216,6 +219,7 @@ def _measure(servers: _Servers, recordings: _Recordings, what: str, rounds: int)
                 servers.forget()
             for path in recordings.paths:
                 drop_cache(path)
+            os.sync()
             session = servers.export("auto")
             found.append(1000 * session.seconds)
             servers.destroy("auto", session)
