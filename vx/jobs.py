@@ -199,7 +199,7 @@ Job = ClipJob | SnapshotJob | SalvageJob | ProbeJob
 
 
 class FileOpened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
-    """A result file has been begun."""
+    """A result file has been begun, of which something may be readable before it is done."""
 
     part: PartFile
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Never
 
+import trio
+
 
 def die() -> Never:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -63,6 +65,31 @@ def event(kind: str) -> None:
     from vx.session.exporter import Exporter
 
     killing(Exporter, "_take", when=lambda _exporter, _session, event: type(event).__name__ == kind, before=True)
+
+
+def noting(*, before: bool) -> None:
+    """Die when the files of a session that runs are stored."""
+    from vx.session import exporter
+    from vx.session.store import SqliteStore
+
+    exporter.__dict__["_NOTE_S"] = 0  # else all is over by then
+    killing(
+        SqliteStore,
+        "save",
+        when=lambda _store, record, entries=(): (record.parts or record.files) and not entries,
+        before=before,
+    )
+
+
+def unsaved() -> None:
+    """Die when a worker has made a file of a session whose start isn't stored."""
+    from vx.session.store import SqliteStore
+
+    async def save(*_: Any) -> None:
+        await trio.sleep_forever()
+
+    SqliteStore.save = save  # type: ignore[method-assign, assignment]
+    event("FileDone")
 
 
 def folder(name: str, *, before: bool) -> None:
@@ -123,9 +150,12 @@ POINTS: dict[str, Callable[[], None]] = {
     "migrating": migrating,
     "start: folder made": partial(folder, "make", before=False),
     "start: before it is saved": partial(saving, "start", before=True),
+    "start: its worker is done, it is not saved": unsaved,
     "start: saved, not answered": partial(saving, "start", before=False),
     "running: a file is opened": partial(event, "FileOpened"),
     "running: a frame is written": partial(event, "Progress"),
+    "running: before its files are noted": partial(noting, before=True),
+    "running: its files are noted": partial(noting, before=False),
     "finalising: a file is done": partial(event, "FileDone"),
     "finalising: before it is saved": partial(saving, "end", before=True),
     "finalising: saved, not told": partial(saving, "end", before=False),

@@ -83,9 +83,9 @@ def test_a_killed_workers_file_is_kept_and_playable(job: ClipJob, tmp_path: Path
     part = msgspec.msgpack.decode(opened.read_bytes(), type=PartFile)
     ghost = PartFile(part_name="ghost.mp4.part", name="ghost.mp4", mime_type="video/mp4", first_us=T0)
     empty = PartFile(part_name="empty.mkv.part", name="empty.mkv", mime_type="video/x-matroska", first_us=T0)
-    half = PartFile(part_name="half.jpg.part", name="half.jpg", mime_type="image/jpeg", first_us=T0)
+    half = PartFile(part_name="half.zip.part", name="half.zip", mime_type="application/zip", first_us=T0)
     (Path(job.folder) / "empty.mkv.part").write_bytes(b"\x1aE\xdf\xa3")
-    (Path(job.folder) / "half.jpg.part").write_bytes(b"\xff\xd8")
+    (Path(job.folder) / "half.zip.part").write_bytes(b"PK")
     made = do(SalvageJob(folder=job.folder, parts=(ghost, part, empty, half)))
     assert made.ended.succeeded
     found = numbers(made.file, flawless=False)
@@ -94,7 +94,7 @@ def test_a_killed_workers_file_is_kept_and_playable(job: ClipJob, tmp_path: Path
     (done,) = made.link.done
     assert (done.first_us, done.last_us) == (T0, T0 + found[-1] * FRAME)
     assert done.size == made.file.stat().st_size
-    assert [line.split(":")[0] for line in made.link.notes.splitlines()] == ["ghost.mp4", "empty.mkv", "half.jpg"]
+    assert [line.split(":")[0] for line in made.link.notes.splitlines()] == ["ghost.mp4", "empty.mkv", "half.zip"]
 
 
 def test_nothing_to_keep(tmp_path: Path) -> None:

@@ -152,6 +152,8 @@ class FakeWorkers:
     def __init__(self) -> None:
         self.workers: list[FakeWorker] = []
         self.fails: OSError | None = None
+        self.lingering: trio.Event | None = None
+        """What the processes of workers wait for before they are gone."""
         self._opened = trio.Event()
 
     @asynccontextmanager
@@ -163,6 +165,8 @@ class FakeWorkers:
         self._opened.set()
         try:
             yield worker
+            if self.lingering is not None:
+                await self.lingering.wait()
         finally:
             worker.closed = True
 

@@ -67,8 +67,9 @@ class Rig:
         )
 
     async def start(self, caller: Caller = ALICE, delivery: Delivery | None = None) -> tuple[str, FakeWorker]:
+        before = len(self.workers.workers)  # one may be at work before its session's start is saved
         record = await self.registry.start(replace(REQUEST, delivery=delivery), caller)
-        return record.id, await self.workers.wait_started(len(self.workers.workers) + 1)
+        return record.id, await self.workers.wait_started(before + 1)
 
     async def complete(self, *files: str) -> str:
         session_id, worker = await self.start()

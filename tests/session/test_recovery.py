@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -69,11 +71,20 @@ def life(tmp_path: Path) -> Life:
     return Life(tmp_path)
 
 
-async def test_a_running_session_is_completed_with_what_can_be_read(life: Life) -> None:
+async def noted(clock: trio.testing.MockClock) -> None:
+    """Wait until the store knows what workers have reported."""
+    await trio.testing.wait_all_tasks_blocked()
+    clock.jump(1)
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_running_session_is_completed_with_what_can_be_read(
+    life: Life, mock_clock: trio.testing.MockClock
+) -> None:
     async with life.server() as rig:
         session_id, worker = await rig.start()
         worker.open_part("clip.mp4")
-        await trio.testing.wait_all_tasks_blocked()
+        await noted(mock_clock)
     assert life.only().state is State.RUNNING
     assert [part.name for part in life.only().parts] == ["clip.mp4"]
 
@@ -90,23 +101,60 @@ async def test_a_running_session_is_completed_with_what_can_be_read(life: Life) 
         assert not rig.workers.workers
 
 
-async def test_what_the_worker_completed_unnoticed_is_kept(life: Life) -> None:
+async def test_what_the_worker_completed_unnoticed_is_kept(life: Life, mock_clock: trio.testing.MockClock) -> None:
     """Between the rename of a file and the news of it, or its saving, the server was killed."""
     async with life.server() as rig:
         session_id, worker = await rig.start()
         worker.open_part("clip.mp4")
-        await trio.testing.wait_all_tasks_blocked()
+        await noted(mock_clock)
         folder = rig.folder / session_id
         (folder / "clip.mp4.part").rename(folder / "clip.mp4")
     async with life.server(salvaged=b"half") as rig:
         assert [(file.id, file.size) for file in rig.registry.get(session_id).files] == [("clip.mp4", 4)]
 
 
-def test_a_picture_is_known_without_looking_at_it(tmp_path: Path) -> None:
-    part = PartFile(part_name="a.jpg.part", name="a.jpg", mime_type="image/jpeg", first_us=7)
-    (tmp_path / "a.jpg").write_bytes(b"12345")
+def test_an_encrypted_file_is_known_without_looking_at_it(tmp_path: Path) -> None:
+    part = PartFile(part_name="a.zip.part", name="a.zip", mime_type="application/zip", first_us=7)
+    (tmp_path / "a.zip").write_bytes(b"12345")
     ((file,), readable) = folders.left_behind(tmp_path, (part,))
-    assert (file.id, file.size, file.first_us, file.last_us, readable) == ("a.jpg", 5, 7, 7, [])
+    assert (file.id, file.size, file.first_us, file.last_us, readable) == ("a.zip", 5, 7, 7, [])
+
+
+async def test_of_several_pictures_those_that_were_done_are_kept(
+    life: Life, mock_clock: trio.testing.MockClock
+) -> None:
+    async with life.server() as rig:
+        session_id, worker = await rig.start()
+        worker.write("a.jpg", b"whole")
+        await noted(mock_clock)
+        (rig.folder / session_id / "b.jpg").write_bytes(b"half of")
+    async with life.server() as rig:
+        record = rig.registry.get(session_id)
+        assert (record.reason, [file.id for file in record.files]) == (INTERRUPTED, ["a.jpg"])
+        assert [path.name for path in (rig.folder / session_id).iterdir()] == ["a.jpg"]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_what_an_old_worker_still_writes_is_swept_when_it_has_ended(life: Life, is_known: bool) -> None:
+    """A server that is killed leaves its workers to notice it, also those of sessions that were not saved yet."""
+    async with life.server() as rig:
+        session_id, _ = await rig.start()
+        folder = rig.folder / session_id
+    if not is_known:
+        life.store.records.clear()
+    worker = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(worker, fcntl.LOCK_SH)
+
+    async def end() -> None:
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        (folder / "late.jpg").write_bytes(b"late")
+        os.close(worker)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end)
+        async with life.server() as rig:
+            left = [str(path.relative_to(rig.folder)) for path in rig.folder.rglob("*")]
+            assert left == ([session_id] if is_known else [])
 
 
 async def test_a_session_that_waited_is_over(life: Life) -> None:
@@ -249,13 +297,15 @@ async def test_a_listed_file_that_is_gone_is_told(life: Life, caplog: pytest.Log
     assert f"session {session_id}: its file clip.mp4 is not what it was" in caplog.text
 
 
-async def test_what_was_to_be_delivered_is_delivered_after_the_restart(life: Life, tmp_path: Path) -> None:
+async def test_what_was_to_be_delivered_is_delivered_after_the_restart(
+    life: Life, tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
     target = tmp_path / "agent"
     target.mkdir()
     async with life.server() as rig:
         session_id, worker = await rig.start(delivery=Delivery(str(target), str(target), "case"))
         worker.open_part("clip.mp4")
-        await trio.testing.wait_all_tasks_blocked()
+        await noted(mock_clock)
     async with life.server(salvaged=b"readable") as rig:
         (file,) = rig.registry.get(session_id).files
         assert file.path == f"{target}/case.mp4"

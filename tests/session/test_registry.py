@@ -15,6 +15,7 @@ from tests.session.rig import LIFETIMES, Rig, refused, wait_until
 from vx.errors import Kind
 from vx.jobs import Live, Note, Progress, SalvageJob, SnapshotJob
 from vx.model import State
+from vx.session import folders
 from vx.session.budget import Budget, Recorded, Survey
 from vx.session.registry import NO_SESSION
 from vx.session.store import StoreError
@@ -120,12 +121,14 @@ async def test_a_worker_that_dies_fails_its_session_alone(rig: Rig) -> None:
     first, worker = await rig.start()
     second, other = await rig.start()
     worker.write("whole.mp4", b"whole")
+    (rig.folder / first / "half.jpg").write_bytes(b"half")
     worker.die()
     await trio.testing.wait_all_tasks_blocked()
     record = rig.registry.get(first)
     assert (record.state, record.succeeded) == (State.COMPLETED, False)
     assert record.reason == "the worker process died: signal SIGKILL"
     assert [file.id for file in record.files] == ["whole.mp4"]
+    assert [path.name for path in (rig.folder / first).iterdir()] == ["whole.mp4"]
     assert rig.registry.get(second).state is State.RUNNING
     other.end()
 
@@ -425,6 +428,90 @@ async def test_nothing_is_told_that_is_not_saved(rig: Rig, autojump_clock: trio.
     rig.store.held.set()
     await trio.testing.wait_all_tasks_blocked()
     assert rig.state(record.id) is State.REMOVED
+
+
+async def test_a_session_that_exists_has_its_folder_on_the_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[set[str]] = []
+    monkeypatch.setattr(folders, "sync", lambda folder: synced.append({each.name for each in folder.iterdir()}))
+    rig.store.held = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.registry.start, REQUEST)
+        await trio.testing.wait_all_tasks_blocked()
+        assert synced == [{rig.workers.workers[0].job.folder.rpartition("/")[2]}]
+        rig.store.held.set()
+    rig.workers.workers[0].end()
+
+
+async def test_a_session_begins_while_its_start_is_saved(rig: Rig) -> None:
+    rig.store.held = saved = trio.Event()
+    answers = []
+
+    async def start() -> None:
+        answers.append(await rig.registry.start(REQUEST))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(start)
+        worker = await rig.workers.wait_started(1)
+        worker.write("a.jpg", b"12345")
+        worker.end()
+        await trio.testing.wait_all_tasks_blocked()
+        assert answers == []
+        assert rig.store.records == {}
+        saved.set()
+    (record,) = answers
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.registry.get(record.id).state is State.COMPLETED
+    assert [entry.what for entry in rig.store.audit] == ["start", "end"]
+
+
+async def test_of_a_session_that_could_not_be_saved_nothing_is_left(rig: Rig) -> None:
+    rig.store.held = trio.Event()
+    rig.store.fails = FULL
+
+    async def start() -> None:
+        with refused(Kind.EXHAUSTED, "the disk is full"):
+            await rig.registry.start(REQUEST)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(start)
+        worker = await rig.workers.wait_started(1)
+        worker.write("a.jpg", b"12345")
+        await trio.testing.wait_all_tasks_blocked()
+        rig.store.held.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert worker.closed
+    assert list(rig.folder.iterdir()) == []
+    rig.store.fails = rig.store.held = None
+    for _ in range(4):
+        (await rig.start())[1].end()
+
+
+async def test_what_a_worker_reports_does_not_wait_for_the_store(
+    rig: Rig, autojump_clock: trio.testing.MockClock
+) -> None:
+    session_id, worker = await rig.start()
+    rig.store.held = trio.Event()
+    worker.open_part("clip.mp4")
+    await trio.sleep(1)
+    worker.send(Progress(last_frame_us=5))
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.registry.get(session_id).last_frame_us == 5
+    rig.store.held.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert [part.name for part in rig.store.records[session_id].parts] == ["clip.mp4"]
+    worker.end()
+
+
+async def test_a_session_is_complete_before_its_worker_process_is_gone(rig: Rig) -> None:
+    rig.workers.lingering = trio.Event()
+    session_id, worker = await rig.start()
+    worker.end()
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.state(session_id) is State.COMPLETED
+    assert not worker.closed
+    rig.workers.lingering.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert worker.closed
 
 
 async def test_no_session_is_listed_before_one_with_a_lower_number(rig: Rig) -> None:

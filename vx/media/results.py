@@ -1,6 +1,7 @@
-"""Result files: their names, and how they come into being: under a part name, synced, then renamed.
+"""Result files: their names, and how they come into being.
 
-A file that has its final name is complete.
+What takes its time is written under a part name, synced, then renamed: a clip that has its final name is complete. What
+is written in one go has its final name at once; it is complete when its worker says so.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import re
 import threading
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vx.errors import Kind, VxError
@@ -95,6 +97,21 @@ def complete(folder: str, part: PartFile) -> int:
     except OSError as error:
         raise write_error(part.name, error) from error
     return size
+
+
+def write(folder: str, part: PartFile, data: bytes) -> None:
+    """A whole result, under its final name; both are on the disk when this returns. VxError where the disk refuses."""
+    path = Path(folder, part.name)
+    try:
+        with path.open("wb") as file, ThreadPoolExecutor(1) as beside:
+            file.write(data)
+            file.flush()
+            named = beside.submit(sync_folder, folder)  # one after the other takes twice as long
+            os.fsync(file.fileno())
+            named.result()
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise write_error(part.name, error) from error
 
 
 def sync_folder(folder: str) -> None:

@@ -85,9 +85,7 @@ def _shown_us(path: str) -> int:
 
 
 def _whole(path: Path) -> int:
-    """A picture and a document are written in one go: a part of one is of no use. A ZIP file may be whole; up to when
-    what is in it is shown, nobody can tell.
-    """
+    """A ZIP file is of use when it is whole; up to when what is in it is shown, nobody can tell."""
     if zipfile.is_zipfile(path):
         return 0
     raise BrokenError(f"it is not complete ({path.stat().st_size} bytes)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from av.video.frame import VideoFrame
@@ -13,7 +12,7 @@ from PIL import Image, ImageOps
 
 from vx.captions import Caption
 from vx.drawing import needs_painting
-from vx.jobs import FileDone, FileOpened, Link, Note, PartFile, Progress, SnapshotJob
+from vx.jobs import FileDone, Link, Note, PartFile, Progress, SnapshotJob
 from vx.media import jpeg, results
 from vx.media.recording import BrokenError
 
@@ -63,16 +62,9 @@ class Shots:
             self._write(part, self._report.finish(), max(times_us))
 
     def _write(self, part: PartFile, data: bytes, last_us: int) -> None:
-        folder = self._job.folder
-        self._link.send(FileOpened(part=part))
-        try:
-            Path(folder, part.part_name).write_bytes(data)
-        except OSError as error:
-            results.discard(folder, part)
-            raise results.write_error(part.name, error) from error
-        size = results.complete(folder, part)
+        results.write(self._job.folder, part, data)
         self._link.send(
-            FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=part.first_us, last_us=last_us)
+            FileDone(name=part.name, size=len(data), mime_type=part.mime_type, first_us=part.first_us, last_us=last_us)
         )
 
     def _warning(self, number: int | None) -> Callable[[str], None]:

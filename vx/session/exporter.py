@@ -1,13 +1,14 @@
 """A session's export: it waits for its turn, a worker process does the work, and the files that it made are kept.
 
-What becomes of the session then is the registry's. Progress is not stored; a file under way is, so that it is found
-again if the server is killed.
+What becomes of the session then is the registry's. Progress is not stored; files under way and files that are done
+are, so that they are found again if the server is killed.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import trio
@@ -40,6 +41,8 @@ from vx.timestamps import describe_range
 
 log = logging.getLogger(__name__)
 
+_NOTE_S = 0.2
+"""An export that is over by then is stored once, at its end."""
 _SALVAGE_S = 30.0
 _PROBE_S = 10.0
 _PROBES_AT_ONCE = 2
@@ -63,10 +66,13 @@ class Exporter:
         self._holdings = holdings
         self._probing = trio.CapacityLimiter(_PROBES_AT_ONCE)
 
-    async def export(self, session: Session, job: Job) -> Ended:
-        """Do the job, and keep what it made with the session; whatever goes wrong is how it ended."""
+    async def export(self, session: Session, job: Job, remains: AsyncExitStack) -> Ended:
+        """Do the job, and keep what it made with the session; whatever goes wrong is how it ended.
+
+        `remains` gets what may be released later: the process of a worker that has ended.
+        """
         try:
-            return await self._export(session, job)
+            return await self._export(session, job, remains)
         except OSError as error:
             return Ended(succeeded=False, reason=f"no worker process could be started: {error}")
         except VxError as error:
@@ -75,7 +81,7 @@ class Exporter:
             about(log, session.record.id).exception("it failed")
             return Ended(succeeded=False, reason=f"internal error: {type(error).__name__}")
 
-    async def _export(self, session: Session, job: Job) -> Ended:
+    async def _export(self, session: Session, job: Job, remains: AsyncExitStack) -> Ended:
         with session.stop_scope:
             await session.turn.wait()
         if session.record.state is State.STOPPING:
@@ -83,13 +89,31 @@ class Exporter:
         session.stop_scope = trio.CancelScope()
         session.began = trio.current_time()
         ended, by_itself = await work.do(
-            self._workers, job, session.stop_scope, self._grace_s, lambda event: self._take(session, event)
+            self._workers, job, session.stop_scope, self._grace_s, lambda event: self._take(session, event), remains
         )
         if not by_itself:
             await self.salvage(session)
         elif session.stop_scope.cancelled_caught and ended.succeeded:
             return _stopped(session)
         return ended
+
+    async def note(self, session: Session) -> None:
+        """Have the store know of the session's files, beside the export, until cancelled."""
+        await session.turn.wait()
+        await trio.sleep(_NOTE_S)
+        noted: object = ((), ())
+        while True:
+            record = session.record
+            if (record.parts, record.files) == noted:
+                await session.wait_changed()
+                continue
+            try:
+                await self._ledger.save(record)
+            except StoreError as error:  # it matters only if the server is killed before the export ends
+                if not error.passing:
+                    return  # the server ends
+                about(log, record.id).warning("its files could not be noted: %s", error)
+            noted = record.parts, record.files
 
     async def _take(self, session: Session, event: Event) -> None:
         """What a worker reports."""
@@ -100,13 +124,6 @@ class Exporter:
                 session.record = replace(record, last_frame_us=event.last_frame_us)
             case FileOpened():
                 session.record = replace(record, parts=(*record.parts, event.part))
-                with shielded(SAVE_S):
-                    try:
-                        await self._ledger.save(session.record)
-                    except StoreError as error:  # it matters only if the server is killed before the export ends
-                        if not error.passing:
-                            raise
-                        about(log, record.id).warning("a file under way could not be noted: %s", error)
             case FileDone():
                 file = ResultFile(event.name, event.size, event.mime_type, event.first_us, event.last_us)
                 _keep(session, [file])
@@ -123,12 +140,12 @@ class Exporter:
         record = session.record
         complete, readable = await self._in_thread(folders.left_behind, session.folder, record.parts)
         _keep(session, complete)
-        if not readable:
-            return
-        job = SalvageJob(folder=str(session.folder), parts=tuple(readable))
         try:
-            if not await work.look(self._workers, job, _SALVAGE_S, lambda event: self._take(session, event)):
-                about(log, record.id).warning("what its worker left could not be read in time")
+            if readable:
+                job = SalvageJob(folder=str(session.folder), parts=tuple(readable))
+                if not await work.look(self._workers, job, _SALVAGE_S, lambda event: self._take(session, event)):
+                    about(log, record.id).warning("what its worker left could not be read in time")
+            await self._in_thread(folders.clear, session.folder, [file.id for file in session.record.files])
         except OSError as error:
             about(log, record.id).warning("what its worker left could not be read: %s", error)
 

@@ -23,9 +23,8 @@ log = logging.getLogger(__name__)
 
 
 def make(folder: Path) -> None:
-    """A session's folder, whose name is on the disk when this returns. OSError."""
+    """A session's folder; `sync` of the one that it is in has its name on the disk. OSError."""
     folder.mkdir(mode=0o700, parents=True)
-    sync(folder.parent)
 
 
 def sync(folder: Path) -> None:
@@ -60,30 +59,45 @@ def remove_files(folder: Path, names: list[str]) -> None:
             log.warning("cannot remove %s: %s", path, error)
 
 
-def sweep(root: Path, known: Mapping[str, Record]) -> None:
-    """Delete what no record names. A listed file that is not there as it was is logged. OSError if `root` can't be had.
+def strays(root: Path, known: Mapping[str, Record]) -> list[Path]:
+    """The folders of sessions that have none by their record, or no record. OSError."""
+    return [folder for folder in _all(root) if _is_stray(known.get(folder.name))]
 
-    Symbolic links are neither followed nor touched.
-    """
+
+def sweep(root: Path, known: Mapping[str, Record]) -> None:
+    """Delete what no record names. A listed file that is not there as it was is logged. OSError."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for folder in sorted(root.iterdir()):
-        if folder.is_symlink() or not folder.is_dir():
-            continue
+    for folder in _all(root):
         record = known.get(folder.name)
-        if record is None or record.state is State.REMOVED:
+        if _is_stray(record):
             about(log, folder.name).info("nobody knows it: its files are removed")
             remove(folder)
-        elif record.state is State.COMPLETED:
-            wanted = {file.id for file in record.files if not file.path}
-            stray = [path.name for path in folder.iterdir() if path.name not in wanted]
-            stray += [f"{name}/{other}" for name in wanted for other in _strays(folder / name)]
-            if stray:
-                about(log, record.id).info("removing what is no result: %s", ", ".join(sorted(stray)))
-                remove_files(folder, stray)
+        elif record is not None and record.state is State.COMPLETED:
+            clear(folder, [file.id for file in record.files if not file.path])
     for record in known.values():
         for file in record.files:
             if not file.path and result_size(root / record.id / file.id) != file.size:
                 about(log, record.id).error("its file %s is not what it was: gone, or cut short", file.id)
+
+
+def _is_stray(record: Record | None) -> bool:
+    return record is None or record.state is State.REMOVED
+
+
+def _all(root: Path) -> list[Path]:
+    """Symbolic links are neither followed nor touched."""
+    if not root.exists():
+        return []
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink())
+
+
+def clear(folder: Path, results: Sequence[str]) -> None:
+    """Delete what lies in a session's folder beside its results; what can't be deleted is logged. OSError."""
+    stray = [path.name for path in folder.iterdir() if path.name not in results]
+    stray += [f"{name}/{other}" for name in results for other in _strays(folder / name)]
+    if stray:
+        about(log, folder.name).info("removing what is no result: %s", ", ".join(sorted(stray)))
+        remove_files(folder, stray)
 
 
 def set_aside(root: Path, database: Path) -> None:
@@ -161,8 +175,8 @@ def _content(folder: Path) -> int:
 def left_behind(folder: Path, parts: tuple[PartFile, ...]) -> tuple[list[ResultFile], list[PartFile]]:
     """What a worker that died made of `parts`: files that are complete, and those of which something may be readable.
 
-    A worker completes a file by renaming it, and may have had no time to say so. A picture, a document and a ZIP file
-    are then known as a whole; a clip has to be looked at, under the name it has by now.
+    A worker completes a file by renaming it, and may have had no time to say so. A ZIP file is then known as a whole; a
+    clip has to be looked at, under the name it has by now.
     """
     complete: list[ResultFile] = []
     readable: list[PartFile] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 import trio
 
@@ -35,21 +36,21 @@ async def _complete_interrupted(
     session: Session, exporter: Exporter, complete: Complete, limit: trio.CapacityLimiter
 ) -> None:
     async with limit:
-        if session.record.parts and await _wait_unused(session):
+        if await wait_unused(session.folder):
             await exporter.salvage(session)
         reason = "the server ended, or was killed, while the export was under way"
         await complete(session, Ended(succeeded=False, reason=reason))
 
 
-async def _wait_unused(session: Session) -> bool:
-    """Whether the worker of the server before has ended."""
+async def wait_unused(folder: Path) -> bool:
+    """Whether the folder is there, and the worker that the server before had in it, if any, has ended."""
     with trio.move_on_after(_UNUSED_S):
         try:
-            await trio.to_thread.run_sync(folders.wait_unused, session.folder, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(folders.wait_unused, folder, abandon_on_cancel=True)
         except FileNotFoundError:
             return False
         return True
-    about(log, session.record.id).warning("an old worker still writes its files; they are given up")
+    about(log, folder.name).warning("an old worker still writes its files; they are given up")
     return False
 
 

@@ -10,7 +10,7 @@ import logging
 import secrets
 from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -161,29 +161,30 @@ class Registry:
         session.is_live_stream, session.is_endless = live is not None, live is not None and not live.duration_us
         self._starting[record.id] = session
         self._grant_turns()
-        exists = False
+        job: Job = msgspec.structs.replace(request.job, folder=str(session.folder))
+        if isinstance(job, ClipJob) and job.virtual:
+            job = msgspec.structs.replace(job, held=self._holdings.room())
+        settled = trio.Event()
         try:
             with shielded(SAVE_S):
                 await self._in_thread(folders.make, session.folder)
+                # the export begins meanwhile: what it makes is nobody's until the session exists
+                self._nursery.start_soon(self._run, session, job, settled, name=f"session {record.id}")
+                await self._in_thread(folders.sync, session.folder.parent)
                 await self._ledger.save(record, [self._ledger.entry("start", record, caller)])
-                exists = True
+                self._add(session)
         except OSError as error:
             raise VxError(Kind.EXHAUSTED, f"the session's folder cannot be made: {error.strerror}") from None
         finally:
             del self._starting[record.id]
-            if not exists:
+            settled.set()
+            if not self._exists(session):
                 self._turns.leave(record.id)
                 self._budget.settle(record.id, 0)
                 self._grant_turns()
-                self._nursery.start_soon(self._in_thread, folders.remove, session.folder)
-        if not exists:
+        if not self._exists(session):
             raise VxError(Kind.UNAVAILABLE, "the session could not be saved in time")
-        self._add(session)
         self._touch(session)
-        job: Job = msgspec.structs.replace(request.job, folder=str(session.folder))
-        if isinstance(job, ClipJob) and job.virtual:
-            job = msgspec.structs.replace(job, held=self._holdings.room())
-        self._nursery.start_soon(self._run, session, job, name=f"session {record.id}")
         if self._ledger.closing:
             self._request_stop(session, THE_SERVER)
         return session.record
@@ -318,12 +319,31 @@ class Registry:
 
     # ---- a session's task
 
-    async def _run(self, session: Session, job: Job) -> None:
+    async def _run(self, session: Session, job: Job, settled: trio.Event) -> None:
+        """The session's work. `settled`: it exists by now, or never will; then nothing remains of it."""
         ended = Ended(succeeded=False, reason="the server was ended before the export was done")
-        try:
-            ended = await self._exporter.export(session, job)
-        finally:
-            await self._complete(session, ended)
+        async with AsyncExitStack() as remains:
+            try:
+                async with trio.open_nursery() as beside:
+                    beside.start_soon(self._note, session, settled, beside.cancel_scope)
+                    ended = await self._exporter.export(session, job, remains)
+                    beside.cancel_scope.cancel()
+            finally:
+                with trio.CancelScope(shield=True):  # what `start` waits for has a deadline
+                    await settled.wait()
+                exists = self._exists(session)
+                if exists:
+                    await self._complete(session, ended)
+        if not exists:
+            await self._in_thread(folders.remove, session.folder)
+
+    async def _note(self, session: Session, settled: trio.Event, exporting: trio.CancelScope) -> None:
+        """Have the session's files noted once it exists; cancels the export if it never will."""
+        await settled.wait()
+        if self._exists(session):
+            await self._exporter.note(session)
+        else:
+            exporting.cancel()
 
     async def _complete(self, session: Session, ended: Ended) -> None:
         """Deliver what there is, save the end, tell everybody who waits for it."""
@@ -376,6 +396,9 @@ class Registry:
             raise VxError(Kind.NOT_FOUND, NO_SESSION)
         return session
 
+    def _exists(self, session: Session) -> bool:
+        return self._sessions.get(session.record.id) is session
+
     def _add(self, session: Session) -> None:
         record = session.record
         self._sessions[record.id] = self._by_number[record.number] = session
@@ -385,7 +408,7 @@ class Registry:
     def _touch(self, session: Session) -> None:
         """Somebody cares about the session: its clock starts again."""
         record = session.record
-        if session.leases or self._sessions.get(record.id) is not session:
+        if session.leases or not self._exists(session):
             return
         if record.state.is_running:
             self.deadlines.set(record.id, trio.current_time() + self._running_lifetime_s(session))
@@ -543,7 +566,12 @@ class Registry:
                 left_s = recovery.seconds_left(record, self._lifetimes.removed, self._now_us())
                 self.deadlines.set(record.id, trio.current_time() + left_s)
         await recovery.complete_interrupted(interrupted, self._exporter, self._complete)
+        for session in interrupted:
+            for file in session.record.files:
+                await self._holdings.hold(session, file)
         known = {key: session.record for key, session in self._sessions.items()}
+        for folder in await self._in_thread(folders.strays, self._folder, known):
+            await recovery.wait_unused(folder)
         await self._in_thread(folders.sweep, self._folder, known)
 
 

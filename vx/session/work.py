@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Protocol
 
 import trio
@@ -28,14 +28,18 @@ class Workers(Protocol):
 Take = Callable[[Event], Awaitable[None]]
 
 
-async def do(workers: Workers, job: Job, stop: trio.CancelScope, grace_s: float, take: Take) -> tuple[Ended, bool]:
+async def do(
+    workers: Workers, job: Job, stop: trio.CancelScope, grace_s: float, take: Take, remains: AsyncExitStack
+) -> tuple[Ended, bool]:
     """Have `job` done, giving its events to `take`; how it ended, and whether the worker said so itself.
 
     Cancelling `stop`, which this enters, has the worker finish with what it has; one that doesn't within `grace_s` is
-    killed. A worker that was killed or died leaves files behind that a `SalvageJob` can look at. OSError if no worker
-    can be had.
+    killed. A worker that was killed or died leaves files behind that a `SalvageJob` can look at. One that has said how
+    it ended touches no file any more; its process goes into `remains`: to wait until it is gone takes milliseconds, and
+    on a busy machine many. OSError if no worker can be had.
     """
-    async with workers.open_worker(job) as worker:
+    async with AsyncExitStack() as stack:
+        worker = await stack.enter_async_context(workers.open_worker(job))
         ended = None
         with stop:
             ended = await _follow(worker, take)
@@ -48,6 +52,7 @@ async def do(workers: Workers, job: Job, stop: trio.CancelScope, grace_s: float,
                     succeeded=False, reason=f"the worker did not finish within {grace_s:g} s and was killed"
                 ), False
         if ended is not None:
+            remains.push_async_exit(stack.pop_all())
             return ended, True
         return Ended(succeeded=False, reason=f"the worker process died: {await worker.wait_exit()}"), False
 
