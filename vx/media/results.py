@@ -151,7 +151,7 @@ def write_error(name: str, error: Exception) -> VxError:
     """A foreign error met while writing a result, in our terms."""
     number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return VxError(Kind.EXHAUSTED, f"the disk for results is full; {name} ends where it filled up")
+        return VxError(Kind.EXHAUSTED, f"the disk for results is full; it filled up while {name} was written")
     if number == errno.EFBIG:
         return VxError(Kind.EXHAUSTED, f"the file system allows no larger file; {name} ends there")
     return VxError(Kind.UNAVAILABLE, f"{name} can't be written: {getattr(error, 'strerror', None) or error}")
