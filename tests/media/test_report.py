@@ -95,9 +95,20 @@ def test_a_page_holds_all_that_is_known(tmp_path: Path, pattern: Path, landscape
     assert (information.title, information.author) == ("Einfahrt Süd", "ann")
     assert information.subject == WORDS.comment
     fonts = subprocess.run(["pdffonts", made.file], capture_output=True, check=True, text=True).stdout.splitlines()[2:]
-    used = [line for line in fonts if "Roboto" in line]
-    assert len(used) == 1
-    assert all(line.split()[-5:-2] == ["yes", "yes", "yes"] for line in used), fonts  # embedded, a subset, with Unicode
+    (used,) = fonts
+    assert "Roboto" in used
+    assert used.split()[-5:-2] == ["yes", "yes", "yes"], fonts  # embedded, a subset, with Unicode
+
+
+def test_what_the_font_has_no_shape_for_is_seen_to_be_there(tmp_path: Path, pattern: Path) -> None:
+    words = msgspec.structs.replace(WORDS, comment="Plate \u05d0\u05d1\u05d2 seen")
+    made = report(pattern, tmp_path / "out", Page(comment=Area(0.1, 0.7, 0.9, 0.8)), words=words)
+    placed = {text: left for left, _, text in words_at(made.file)}
+    assert placed["Plate"] < placed["\ufffd\ufffd\ufffd"] < placed["seen"]
+    assert "no shapes for '\u05d0\u05d1\u05d2'" in made.link.notes
+    information = PdfReader(made.file).metadata
+    assert information is not None
+    assert information.subject == words.comment
 
 
 def test_the_picture_is_the_jpeg_byte_for_byte(tmp_path: Path, pattern: Path) -> None:

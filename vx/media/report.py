@@ -37,6 +37,7 @@ _FILLED: Literal[0] = 0
 _FILLED_AND_OUTLINED: Literal[2] = 2
 """How letters are drawn, as PDF numbers it."""
 _TEXT_SIZE = 10.0
+_UNKNOWN = "\ufffd"
 _GREY = 0.45
 _PALE = 0.82
 _DEFAULT_PLACES = {
@@ -57,8 +58,10 @@ class Report:
         self._warn = warn
         self._file = BytesIO()
         self._size = landscape(A4) if page.landscape else A4
-        self._canvas = Canvas(self._file, pagesize=self._size, pageCompression=1)
         self._font = _face(page.font)
+        # each page begins with a font; if it were the library's own, the document would name one that is not in it
+        initial: Any = self._font  # its stubs say that this is a number
+        self._canvas = Canvas(self._file, pagesize=self._size, pageCompression=1, initialFontName=initial)
         self._is_laid_out = bool(page.picture or page.comment or page.timestamp)
         """By the client."""
         size = page.font.size or _TEXT_SIZE
@@ -183,7 +186,7 @@ class Report:
         self._canvas.line(_MARGIN, self._size[1] - top, self._size[0] - _MARGIN, self._size[1] - top)
 
     def _height(self, text: str, width: float, size: float) -> float:
-        lines, _, _ = lay_out(text, width, 1e9, size, size, self._measure(self._font), _LINE)
+        lines, _, _ = lay_out(self._known(text), width, 1e9, size, size, self._measure(self._font), _LINE)
         return len(lines) * size * _LINE
 
     def _text(
@@ -200,12 +203,13 @@ class Report:
         """Text in its place, smaller where it wouldn't fit. `what` it is, for a warning."""
         left, above, width, height = place
         text = clean(text)
+        if missing := fonts.missing(text, self._page.font):
+            self._warn(f"the font has no shapes for {missing!r}: {_UNKNOWN} stands for each of them")
+        text = self._known(text)
         size = self._text_size * scale
         lines, size, whole = lay_out(text, width, height, size, _SMALLEST, self._measure(self._font), _LINE)
         if not whole:
             self._warn(f"{what} is cut: the report has no room for {len(text)} characters")
-        if missing := fonts.missing(text, self._page.font):
-            self._warn(f"the font has no shapes for {missing!r}: boxes stand for them")
         colour = self._page.colour
         if grey:
             self._canvas.setFillGray(_GREY)
@@ -222,6 +226,10 @@ class Report:
             else:
                 self._canvas.drawString(left, baseline, line, mode=mode)
             baseline -= size * _LINE
+
+    def _known(self, text: str) -> str:
+        """The text with a sign for each character that the font has no shape for: a PDF would show nothing there."""
+        return text.translate(dict.fromkeys(map(ord, fonts.missing(text, self._page.font)), _UNKNOWN))
 
     @staticmethod
     def _measure(font: str) -> Callable[[str, float], float]:
