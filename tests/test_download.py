@@ -99,6 +99,22 @@ async def test_memory_is_one_buffer_however_large_file_and_chunk_are(tmp_path: P
         assert len(seen) == 1
 
 
+async def test_a_download_that_is_alone_takes_two_buffers_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(os.urandom(5 * BUFFER + 1))
+    with open_file(path, 5 * BUFFER + 1) as source, begun():
+        sizes, data = [], b""
+        async for views in chunks(source, BUFFER, 0, lambda _index, _length: b""):
+            sizes.append(sum(map(len, views)))
+            data += b"".join(views)
+            if len(sizes) == 2:
+                other = begun()
+                other.__enter__()
+        other.__exit__(None, None, None)
+    assert sizes == [BUFFER, 2 * BUFFER, BUFFER, BUFFER, 1]
+    assert data == path.read_bytes()
+
+
 async def test_many_downloads_share_their_memory(tmp_path: Path) -> None:
     """A few have whole buffers; of many that nobody reads, all together take little, and there is a last one."""
     path = tmp_path / "large"

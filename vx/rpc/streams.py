@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Headers = list[tuple[str, str]]
 
-BURST = 544 * 1024
+BURST = 1088 * 1024
 """Bytes that one bulk sender queues at a time: what a download reads at once, with the headers of its chunks."""
 
 
