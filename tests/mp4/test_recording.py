@@ -221,7 +221,19 @@ def test_what_an_edit_list_leaves_out_at_the_end_is_told() -> None:
     data = bytearray(written("flat with B-frames"))
     struct.pack_into(">I", data, at, 15 * video.timescale)
     (video, _) = read(bytes(data)).tracks
-    assert video.whole_until == video.origin + 4 * video.timescale + video.timescale // 1000 + 1
+    assert video.whole_until == video.origin + 4 * video.timescale
+
+
+def test_an_edit_list_that_ends_where_the_last_sample_begins_leaves_it_out() -> None:
+    (_, sound) = read(written("flat")).tracks
+    begin = struct.pack(">iI", 1024, 1 << 16)
+    data = written("flat")
+    at = data.index(begin) - 4
+    frame_ms = 1024 * 1000 // sound.timescale
+    for less_ms, is_hidden in ((0, False), (2 * frame_ms, True)):
+        (length,) = struct.unpack_from(">I", data, at)
+        again = data[:at] + struct.pack(">I", length - less_ms) + data[at + 4 :]
+        assert (read(again).tracks[1].whole_until is not None) == is_hidden
 
 
 def test_fragments_of_a_track_that_is_not_there_are_refused() -> None:

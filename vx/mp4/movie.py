@@ -7,6 +7,8 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vx.mp4.boxes import Mp4Error, Span, at_most_one, children, is_long, need, only
 from vx.mp4.description import Description, read_description
 from vx.mp4.tables import Chunks, Run, Runs, Samples, chunk_lengths, expand, extend, from_big_endian, total
@@ -84,7 +86,7 @@ def _read_movie(moov: bytes, file_size: int) -> Movie:
     room = file_size  # samples don't overlap
     for trak in boxes.get(b"trak", ()):
         tracks.append(_read_track(moov, trak, timescale, room, is_fragmented=is_fragmented))
-        room -= sum(tracks[-1].samples.sizes)
+        room -= int(np.asarray(tracks[-1].samples.sizes).sum(dtype=np.int64))
         if room < 0:
             raise Mp4Error("more samples than the file has bytes for")
     if len({track.id for track in tracks}) != len(tracks):
@@ -167,7 +169,7 @@ def _read_edits(moov: bytes, elst: Span, track: Track, movie_scale: int, *, is_f
     edits = [form.unpack_from(moov, elst.begin + 8 + i * form.size) for i in range(count)]
     empty = 0
     if edits and edits[0][1] == -1:
-        empty = (2 * edits[0][0] * track.timescale + movie_scale) // (2 * movie_scale)
+        empty = _rescale(edits[0][0], movie_scale, track.timescale)
         edits = edits[1:]
     if len(edits) != 1:
         if not edits and not empty:
@@ -183,8 +185,12 @@ def _read_edits(moov: bytes, elst: Span, track: Track, movie_scale: int, *, is_f
         raise Mp4Error("an edit list of an unusual form")
     track.origin = begin - empty
     if duration:
-        # rounded to the movie's ticks, which are coarser
-        track.whole_until = begin + -(-(duration + 1) * track.timescale // movie_scale)
+        track.whole_until = begin + _rescale(duration, movie_scale, track.timescale)
+
+
+def _rescale(ticks: int, scale: int, other: int) -> int:
+    """Ticks of another scale, rounded as libav does it."""
+    return (2 * ticks * other + scale) // (2 * scale)
 
 
 def _read_samples(moov: bytes, table: dict[bytes, list[Span]], room: int, timescale: int, *, pictures: bool) -> Samples:
@@ -195,7 +201,7 @@ def _read_samples(moov: bytes, table: dict[bytes, list[Span]], room: int, timesc
         if pictures and moov[span.begin + 4 : span.begin + 8] in (b"rap ", b"sync"):
             raise Mp4Error("its key frames are told in an unusual way")
     sizes = _read_sizes(moov, table, room)
-    if 0 in sizes:
+    if not np.asarray(sizes).all():
         raise Mp4Error("one of its samples is empty")
     count = len(sizes)
     deltas = _read_runs(moov, only(table, b"stts"), "stts", count)

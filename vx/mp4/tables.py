@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import add
+from operator import add, itemgetter
 
 import numpy as np
 
@@ -100,6 +100,18 @@ def cut(runs: Sequence[Run], begin: int, end: int) -> Runs:
     return found
 
 
+def cut_end(runs: Sequence[Run], count: int) -> Runs:
+    """The runs of the last `count` items, which are found without going through all others."""
+    found: Runs = []
+    for length, value in reversed(runs):
+        if count <= 0:
+            break
+        found.append((min(length, count), value))
+        count -= length
+    found.reverse()
+    return found
+
+
 def total(runs: Iterable[Run]) -> int:
     """The sum of all values."""
     return sum(count * value for count, value in runs)
@@ -179,13 +191,13 @@ class Samples:
 
     def shows_after(self, moment: int) -> bool:
         """Whether any sample, wherever it is, is shown at that time or later."""
-        if len(self.shifts) < 2:
-            return bool(self.shifts) and self.last_shown() >= moment
-        counts, steps = np.array(self.deltas).T
-        steps = np.repeat(steps, counts)
-        counts, shifts = np.array(self.shifts).T
-        shown = steps.cumsum() - steps + np.repeat(shifts, counts)
-        return bool((shown >= moment - self.start).any())
+        if not self.shifts:
+            return False
+        tail = max(0, len(self) - _NEAR)
+        if max(self.shown(tail)) >= moment:
+            return True
+        latest = max(map(itemgetter(1), self.shifts))
+        return tail > 0 and self.decoded_at(tail - 1) + latest >= moment and max(self.shown(0, tail)) >= moment
 
     def decoded_at(self, number: int) -> int:
         """When a sample is decoded."""
@@ -206,7 +218,7 @@ class Samples:
         if begin == 0 and (end is None or end >= len(self)):
             start, deltas = self.start, self.deltas
         else:
-            start, deltas = self.decoded_at(begin), cut(self.deltas, begin, len(self) if end is None else end)
+            start, deltas = self.decoded_at(begin), self._cut(self.deltas, begin, end)
         times = list(itertools.accumulate(expand(deltas), initial=start))
         times.pop()
         return times
@@ -214,7 +226,7 @@ class Samples:
     def shown(self, begin: int = 0, end: int | None = None) -> list[int]:
         """When each one is shown; as `decoded`."""
         decoded = self.decoded(begin, end)
-        shifts = self.shifts if len(self.shifts) < 2 else cut(self.shifts, begin, begin + len(decoded))
+        shifts = self.shifts if len(self.shifts) < 2 else self._cut(self.shifts, begin, end)
         if len(shifts) < 2:
             shift = shifts[0][1] if shifts else 0
             return [at + shift for at in decoded] if shift else decoded
@@ -222,7 +234,12 @@ class Samples:
 
     def lasting(self, begin: int = 0, end: int | None = None) -> list[int]:
         """How long each one lasts; as `decoded`."""
-        return list(expand(cut(self.deltas, begin, len(self) if end is None else end)))
+        return list(expand(self._cut(self.deltas, begin, end)))
+
+    def _cut(self, runs: Runs, begin: int, end: int | None) -> Runs:
+        if end is None or end >= len(self):
+            return cut_end(runs, len(self) - begin)
+        return cut(runs, begin, end)
 
     def slice(self, begin: int, end: int) -> Samples:
         """The samples begin <= i < end."""
