@@ -122,6 +122,18 @@ def sessions_of(server: ServerProcess) -> list[Path]:
     return list((server.state_dir / "sessions").iterdir())
 
 
+def test_what_a_shutdown_cut_short_has_not_succeeded(serve: Serve, long_archive: Path) -> None:
+    server, client = serve(copied(long_archive))
+    session_id = client.start(client.clip(at(0), at(10_800)))
+    client.wait_state(session_id, lambda state: state.last_frame_timestamp)
+    assert server.terminate() == 0
+    server.wait_log("failed: it was stopped before its end: the server was shut down")
+    _, client = serve(copied(long_archive))
+    state = client.state(session_id)
+    assert (state.state, state.result.succeeded, len(state.result.files)) == (COMPLETED, False, 1)
+    assert client.download(session_id, state.result.files[0].path)
+
+
 def test_a_download_goes_on_after_the_server_was_killed(serve: Serve, long_archive: Path) -> None:
     server, client = serve(copied(long_archive))
     session_id = client.start(client.clip(at(0), at(10_800)))
