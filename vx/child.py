@@ -134,6 +134,7 @@ def _occupy(folder: str) -> None:
 
 
 def restrict(limits: WorkerLimits) -> None:
+    """For good: take no more of the machine than the limits say, ignore SIGINT and SIGTERM, keep memory private."""
     # Ctrl-C on a terminal and systemd's stop go to every process; the server decides what becomes of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
