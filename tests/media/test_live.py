@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import av
+import msgspec
 import pytest
 
 from tests.material import SECOND, FakeLink, Outcome, do, judge, numbered, numbers, numbers_of_all
@@ -28,6 +29,7 @@ from tests.media.cameras import (
     write_tone,
 )
 from tools.make_recordings import Form
+from vx.drawing import Area, Drawing
 from vx.jobs import ClipJob, Coding, Event, FileOpened, Live, LiveFeed, Progress, SnapshotJob, Source
 from vx.media.camera import open_camera
 from vx.media.livetime import WallClock
@@ -165,6 +167,23 @@ def test_a_picture_that_is_made_here(tmp_path: Path) -> None:
     with av.open(str(made.file), "r") as container:
         keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
     assert keys == [n % 10 == 0 for n in range(12)]
+
+
+def test_a_live_picture_is_cropped_and_masked(tmp_path: Path) -> None:
+    """As a recorded one: the mask counts from the whole frame."""
+    drawing = Drawing(crop=Area(0.25, 0.25, 0.75, 0.75), masks=(((0.5, 0.5), (1, 0.5), (1, 1), (0.5, 1)),))
+    yard = msgspec.structs.replace(camera("test:?width=320&height=192&rate=10"), drawing=drawing)
+    cut = clip(tmp_path / "out", yard, seconds=0.5)
+    (tmp_path / "shot").mkdir()
+    shot = do(SnapshotJob(folder=str(tmp_path / "shot"), sources=(yard,), at_us=0, live=Live()))
+    for made in (cut, shot):
+        assert made.ended.succeeded, made.ended.reason
+        with av.open(str(made.file), "r") as container:
+            pictures = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+        assert {picture.shape for picture in pictures} == {(96, 160)}
+        for picture in pictures:
+            assert picture[56:, 88:].max() < 24
+            assert picture[:40, :72].min() > 24
 
 
 def test_a_camera_that_is_there_is_not_lost_for_one_that_is_not(tmp_path: Path) -> None:
