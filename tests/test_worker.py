@@ -158,6 +158,22 @@ def test_a_worker_whose_server_is_gone_ends_without_a_word() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
+def test_memory_that_was_freed_is_used_again() -> None:
+    script = """if True:
+        import resource
+        from vx.child import keep_freed_memory
+        keep_freed_memory()
+        faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        frame = bytearray(8 << 20)
+        del frame
+        before = faults()
+        frame = bytearray(8 << 20)
+        print(faults() - before)
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200  # of 2048 pages
+
+
 def test_what_the_fork_server_loads_for_workers_is_no_more_than_they_need() -> None:
     script = "import vx.child, vx.media.export, sys; print(*{'trio', 'grpclib', 'reportlab'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
