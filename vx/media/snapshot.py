@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from av.video.stream import VideoStream
 
 from vx.archive.segments import Recordings, Segment
 from vx.jobs import Ended, Link, Note, SnapshotJob, Source, SourceEnded
-from vx.media import plan
+from vx.media import plan, recipe
 from vx.media.labels import readable
 from vx.media.recording import (
     BrokenError,
@@ -103,6 +104,7 @@ def _decode(segment: Segment, at_us: int) -> tuple[VideoFrame, int, int]:
     with open_recording(segment.path) as container:
         video = video_stream(container)
         video.codec_context.thread_type = "AUTO"
+        video.codec_context.thread_count = min(recipe.MOST_THREADS, len(os.sched_getaffinity(0)))  # libav adds one
         base = time_base(video)
         head = read_head(demux(container, video), video)
         origin = head.first_shown
