@@ -167,6 +167,8 @@ class SnapshotJob(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
     words: Words = Words()
     page: Page | None = None
     """None: JPEG."""
+    discrete: bool = False
+    """A document for each source."""
     external: ExternalPicture | None = None
     live: Live | None = None
     """The next frame that the cameras show; `at_us` is not looked at."""

@@ -140,17 +140,6 @@ def _face(client: Client, options: Any) -> None:
     options.snapshot.settings.add(face_info=client.export.FocusObject(item="ann"))
 
 
-def _size_of_a_picture(client: Client, options: Any) -> None:
-    options.snapshot.format = 1
-    options.max_file_size = 1 << 20
-
-
-def _discrete_pdf(client: Client, options: Any) -> None:
-    options.snapshot.format = 2
-    options.archive.discrete = True
-    options.archive.sources.add(origin=CAMERA)
-
-
 def _unknown_field(client: Client, options: Any) -> None:
     options.archive.MergeFromString(b"\xa0\x06\x01")  # field 100
 
@@ -316,8 +305,6 @@ RULES = [
     (stream(), INVALID, "stream.settings[0]: holds no setting"),
     (_set("snapshot.format", 3), INVALID, "snapshot.format: 3 is not a value of SnapshotType.EFormat"),
     (_pdf_layout_of_jpeg, INVALID, "snapshot.settings[0].pdf_layout: is for snapshots in the format PDF"),
-    (_size_of_a_picture, UNBUILT, "max_file_size: is for clips; a picture is in one file"),
-    (_discrete_pdf, UNBUILT, "archive.discrete: is for clips; a PDF has a page for each source"),
     (_face, UNBUILT, "snapshot.settings[0].face_info: this server shows no faces beside a picture"),
     (common(timezone=9000), INVALID, "settings[0].timezone: is 9000; an offset from UTC in minutes, -840 to 840"),
     (common(comment="x" * 10_001), INVALID, "settings[0].comment: has 10001 characters; at most 10000 are allowed"),

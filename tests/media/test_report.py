@@ -134,6 +134,18 @@ def test_there_is_a_page_for_each_camera_that_has_a_picture(tmp_path: Path, patt
     assert "Two" in texts[1]
 
 
+def test_discrete_is_a_document_for_each_camera(tmp_path: Path, pattern: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    sources = (camera(pattern, "One"), camera(pattern, "Two"))
+    job = SnapshotJob(folder=str(folder), sources=sources, at_us=T0 + SECOND, words=WORDS, page=Page(), discrete=True)
+    made = do(job)
+    assert [path.name for path in made.files] == [f"{name}_20260511T080001.000Z.pdf" for name in ("One", "Two")]
+    for path, name in zip(made.files, ("One", "Two"), strict=True):
+        (page,) = PdfReader(path).pages
+        assert name in page.extract_text()
+
+
 def test_without_any_picture_there_is_no_document(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     sources = (camera(tmp_path / "none" / "%s.mp4"),)

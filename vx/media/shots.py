@@ -11,8 +11,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, ImageOps
 
 from vx.captions import Caption
-from vx.drawing import needs_painting
-from vx.jobs import FileDone, Link, Note, PartFile, Progress, SnapshotJob
+from vx.drawing import Page, needs_painting
+from vx.jobs import FileDone, Link, Note, PartFile, Progress, SnapshotJob, Source
 from vx.media import jpeg, results
 from vx.media.recording import BrokenError
 
@@ -30,12 +30,9 @@ class Shots:
         self._job = job
         self._link = link
         self._report: Report | None = None
+        """The document under way."""
         self._pages: list[tuple[str, int]] = []
-        """The camera's name, and when it was taken."""
-        if job.page is not None:
-            from vx.media.report import Report  # and with it reportlab, which clips and JPEGs don't need
-
-            self._report = Report(job.page, job.words, job.sources, self._warning(None))
+        """Its pages: the camera's name, and when it was taken."""
 
     def take(self, number: int, frame: VideoFrame, taken_us: int) -> None:
         """The frame of a source, by its number, that was taken at a wall time. VxError where the disk refuses."""
@@ -46,20 +43,31 @@ class Shots:
 
             frame = Painter(source.drawing, Caption.of(self._job.words, [source]), warn)(frame, taken_us)
         data = jpeg.encode(jpeg.Shot(jpeg.picture(frame), source, taken_us), self._job.words, warn)
-        if self._report is not None:
+        if self._job.page is not None:
+            self._report = self._report or self._begin(self._job.page, source)
             self._report.add(data, source, taken_us)
             self._pages.append((source.name, taken_us))
+            if self._job.discrete:
+                self.close()
         else:
             self._write(results.plan_file(self._job.folder, source.name, "jpg", taken_us), data, taken_us)
         self._link.send(Progress(last_frame_us=taken_us, source=number))
 
     def close(self) -> None:
-        """There are no more: write the document, if there is a page in it. VxError where the disk refuses."""
-        if self._report is not None and self._pages:
+        """There are no more: write the document, if there is one. VxError where the disk refuses."""
+        if self._report is not None:
             names = ", ".join(dict.fromkeys(name for name, _ in self._pages))
             times_us = [taken_us for _, taken_us in self._pages]
             part = results.plan_file(self._job.folder, names, "pdf", min(times_us))
             self._write(part, self._report.finish(), max(times_us))
+            self._report, self._pages = None, []
+
+    def _begin(self, page: Page, source: Source) -> Report:
+        """The document whose first page is the source's."""
+        from vx.media.report import Report  # and with it reportlab, which clips and JPEGs don't need
+
+        sources = (source,) if self._job.discrete else self._job.sources
+        return Report(page, self._job.words, sources, self._warning(None))
 
     def _write(self, part: PartFile, data: bytes, last_us: int) -> None:
         results.write(self._job.folder, part, data)

@@ -72,8 +72,6 @@ def parse_options(options: Options, config: Config, caller: Caller = THE_SERVER)
     if output == "stream":
         job = _clip(cameras, options.stream, common, options.max_file_size, config, caller)
     else:
-        if options.max_file_size:
-            unsupported(f"{ROOT}.max_file_size", "is for clips; a picture is in one file")
         job = _snapshot(cameras, options.snapshot, common, config, caller)
     agent = _agent(options, cameras, config)
     delivery, field = _delivery(options, common, agent, config)
@@ -235,9 +233,6 @@ def _snapshot(mode: Mode, form: SnapshotType, common: Settings, config: Config, 
     settings = _settings(form.settings, f"{ROOT}.snapshot.settings")
     burn, _ = drawing.parse_methods(common, f"a {'PDF' if is_pdf else 'JPEG'} has no subtitles")
     sources = _sources(mode, common, config, caller, burn=burn)
-    if mode.discrete and is_pdf and len(sources) > 1:
-        field = f"{ROOT}.{'live' if isinstance(mode, LiveMode) else 'archive'}.discrete"
-        unsupported(field, "is for clips; a PDF has a page for each source")
     at = now_us() if isinstance(mode, LiveMode) else _moment(mode)
     external = drawing.parse_external(settings, at, len(sources))
     return SnapshotJob(
@@ -246,6 +241,7 @@ def _snapshot(mode: Mode, form: SnapshotType, common: Settings, config: Config, 
         at_us=at,
         words=_words(common, at, caller),
         page=drawing.parse_page(settings, is_pdf=is_pdf),
+        discrete=mode.discrete,
         external=external,
         live=_next_frame(mode, config) if isinstance(mode, LiveMode) and external is None else None,
     )
