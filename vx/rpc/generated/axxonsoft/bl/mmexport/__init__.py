@@ -134,6 +134,8 @@ class SubtitleInfoEEntity(_Enum):
     """CommonSetting.comment."""
 
     SE_BOOKMARK = 2
+    """Nothing: this server has no bookmarks."""
+
     SE_AUTHOR = 3
     """The user who started the session."""
 
@@ -486,7 +488,7 @@ class LiveModeSource(betterproto.Message):
 
     settings: List["SourceSetting"] = betterproto.message_field(2)
     tracks: List[str] = betterproto.string_field(3)
-    """Access points of the tracks of moving objects."""
+    """Which of the stream's tracks are exported, as in ArchiveMode.Source."""
 
 
 @dataclass(eq=False, repr=False)
@@ -602,7 +604,7 @@ class Session(betterproto.Message):
     """Made by the server; opaque, never used twice."""
 
     options: "Options" = betterproto.message_field(2)
-    """As they came with StartSession."""
+    """As they came with StartSession, but without the password."""
 
 
 @dataclass(eq=False, repr=False)
@@ -614,7 +616,8 @@ class Result(betterproto.Message):
 
     succeeded: bool = betterproto.bool_field(2)
     """
-    False: the work failed, or was cut short by something other than StopSession; there may be files all the same.
+    False: the work failed, or was cut short by something other than StopSession; there may be files all the same. A live
+    clip without a duration is whole whenever it ends.
     """
 
 
