@@ -136,29 +136,8 @@ class Registry:
         VxError: EXHAUSTED where there is no place in the queue or no room on the disk, UNAVAILABLE when the server is
         ending, those of `delivery.check` where an export agent is to store the results.
         """
-        survey = await self._look(request)
-        record = Record(
-            id=secrets.token_hex(16),
-            number=self._last_number + 1,
-            options=request.options,
-            timezone_min=request.timezone_min,
-            started_us=self._now_us(),
-            started_by=caller,
-            agent=request.agent,
-            delivery=request.delivery,
-            state=lifecycle.FIRST,
-            report=report.begin(request.job, [source.spans_us for source in survey.recorded]),
-        )
-        self._budget.reserve(record.id, survey)
-        try:
-            self._turns.enter(record.id, caller.name, request.agent, caller.rights.max_running_sessions)
-        except VxError:
-            self._budget.settle(record.id, 0)
-            raise
-        self._last_number = record.number
-        session = Session(record, self._folder / record.id)
-        live = request.job.live if isinstance(request.job, ClipJob) else None
-        session.is_live_stream, session.is_endless = live is not None, live is not None and not live.duration_us
+        session = self._admit(request, caller, await self._look(request))
+        record = session.record
         self._starting[record.id] = session
         self._grant_turns()
         job: Job = msgspec.structs.replace(request.job, folder=str(session.folder))
@@ -188,6 +167,32 @@ class Registry:
         if self._ledger.closing:
             self._request_stop(session, THE_SERVER)
         return session.record
+
+    def _admit(self, request: ExportRequest, caller: Caller, survey: Survey) -> Session:
+        """A session that has its room on the disk and its place among the others. VxError(EXHAUSTED)."""
+        record = Record(
+            id=secrets.token_hex(16),
+            number=self._last_number + 1,
+            options=request.options,
+            timezone_min=request.timezone_min,
+            started_us=self._now_us(),
+            started_by=caller,
+            agent=request.agent,
+            delivery=request.delivery,
+            state=lifecycle.FIRST,
+            report=report.begin(request.job, [source.spans_us for source in survey.recorded]),
+        )
+        self._budget.reserve(record.id, survey)
+        try:
+            self._turns.enter(record.id, caller.name, request.agent, caller.rights.max_running_sessions)
+        except VxError:
+            self._budget.settle(record.id, 0)
+            raise
+        self._last_number = record.number
+        session = Session(record, self._folder / record.id)
+        live = request.job.live if isinstance(request.job, ClipJob) else None
+        session.is_live_stream, session.is_endless = live is not None, live is not None and not live.duration_us
+        return session
 
     async def _look(self, request: ExportRequest) -> Survey:
         self._refuse_when_closing()
