@@ -168,8 +168,7 @@ def _difference_of_samples(track: Track, packets: list[Packet]) -> str:
     delay = samples.start - packets[0].decoded if packets else 0
     columns = zip(samples.places(), shown, samples.decoded(), packets, strict=True)
     for number, (place, at, decoded, packet) in enumerate(columns):
-        is_key = number in keys or (packet.is_key and track.handler == b"soun")
-        ours = Packet(*place, at, decoded - delay, is_key or track.handler == b"soun")
+        ours = Packet(*place, at, decoded - delay, number in keys)
         theirs = packet if track.handler == b"vide" else packet._replace(is_key=True)
         if ours != theirs:
             return f"sample {number} is {theirs}, and not {ours}"
