@@ -79,7 +79,7 @@ CASES = {
 
 def main() -> None:
     part = sys.argv[1] if len(sys.argv) > 1 else ""
-    print(f"{'':24}" + "".join(f"{player:16}" for player in PLAYERS), flush=True)
+    print(f"{'':28}" + "".join(f"{player:16}" for player in PLAYERS), flush=True)
     faults: list[str] = []
     with tempfile.TemporaryDirectory(prefix="vx-soak-") as name:
         Path(name).chmod(0o755)  # VLC reads clips there, as another user
@@ -93,7 +93,7 @@ def main() -> None:
                 clips = _export(case, folder, server.state_dir, Client(stubs, server.address))
             for clip in clips:
                 row = _play(clip, what, faults)
-                print(f"{what:24}" + "".join(f"{cell:16}" for cell in row), flush=True)
+                print(f"{what:28}" + "".join(f"{cell:16}" for cell in row), flush=True)
     for fault in faults:
         print(f"FAULT: {fault}")
     print("the soak has failed" if faults else "all is well")
