@@ -12,7 +12,6 @@ from vx.drawing import Words
 from vx.jobs import Source
 from vx.timestamps import to_datetime
 
-SECOND_US = 1_000_000
 WILDCARDS = (
     "Timestamp",
     "ExportComment",

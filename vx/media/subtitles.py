@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from vx.captions import SECOND_US, Caption
+from vx.captions import Caption
+from vx.media.plan import SECOND_US
 
 LONGEST_STILL_US = 600 * SECOND_US
 """Pictures further apart are taken for a gap."""
