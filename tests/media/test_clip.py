@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import threading
 from fractions import Fraction
@@ -29,6 +30,7 @@ from tools.make_recordings import Form, Piece, cut
 from vx.drawing import Words
 from vx.jobs import ClipJob, Cut, Event, FileDone, FileOpened, PartFile, Progress, SourceEnded
 from vx.media import reading, recording
+from vx.timestamps import parse_timestamp
 
 MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 KINDS = ["mp4", "fmp4", "mkv", "ts"]
@@ -188,6 +190,26 @@ def test_a_clock_that_was_set_back_begins_a_new_file(tmp_path: Path, target: Tar
     assert numbers_of_all(made.files) == [list(range(100)), list(range(100, 200))]
     assert [done.first_us for done in made.link.done] == [T0, T0 + 2 * SECOND]
     assert "begins before the recording ahead of it ends" in made.link.notes
+
+
+@pytest.mark.parametrize("change", ["20260329T010000", "20261025T010000"], ids=["to summer time", "from summer time"])
+def test_names_in_local_time_across_a_change_of_the_clocks(tmp_path: Path, change: str) -> None:
+    begin_us = parse_timestamp(change) - 4 * SECOND
+    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    every_two = pieces(*((i, i + 2) for i in range(0, 12, 2)))
+    paths = cut(numbered(FORM, 300), str(pattern), begin_us, every_two, timezone="Europe/Berlin")
+    for i, path in enumerate(paths):
+        written_s = begin_us // SECOND + 2 * (i + 1)
+        os.utime(path, (written_s, written_s))
+    assert (sorted(paths) == paths) == ("03" in change[4:6]), "names of the hour that happens twice"
+    folder = tmp_path / "out"
+    folder.mkdir()
+    camera = source(pattern, timezone="Europe/Berlin")
+    end_us = begin_us + 12 * SECOND
+    made = do(ClipJob(folder=str(folder), sources=(camera,), start_us=begin_us, end_us=end_us, container="mp4"))
+    assert numbers(made.file) == list(range(300))
+    assert (made.link.done[0].first_us, made.link.done[0].last_us) == (begin_us, end_us - FRAME)
+    assert not made.link.notes
 
 
 @pytest.mark.parametrize(
