@@ -30,10 +30,17 @@ from vx.jobs import Event, Job, Stop, decode_event, encode
 log = logging.getLogger(__name__)
 
 _Turn = Callable[[Callable[[], object]], Awaitable[None]]
-ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 20),
+    "OPENBLAS_NUM_THREADS": "1",
+}
 """Of the fork server and its workers. What a worker's reader allocates its writer frees: with an arena for each thread
-that costs a twentieth of a copy's CPU time, and 3 MB. numpy's OpenBLAS, which nothing here asks for anything, would
-have a thread and 40 MiB of addresses for each further core, and processes with threads are not to be forked.
+that costs a twentieth of a copy's CPU time, and 3 MB. Key frames and batches of packets come and go: to give their
+memory back to the kernel each time costs another few hundredths. numpy's OpenBLAS, which nothing here asks for
+anything, would have a thread and 40 MiB of addresses for each further core, and processes with threads are not to be
+forked.
 """
 _SAFE_PATH = "PYTHONSAFEPATH"
 _REAP_S = 5.0

@@ -188,11 +188,12 @@ class SourceTracks:
         """The segment's next packets."""
         video_index = self.segment.video_index
         silent = self.segment.audio is None
+        write_picture, write_sound = self._write_picture, self._write_sound
         for packet in packets:
             if packet.stream_index == video_index:
-                self._write_picture(packet)
+                write_picture(packet)
             elif not silent:
-                self._write_sound(packet)
+                write_sound(packet)
 
     def _write_picture(self, packet: TimedPacket) -> None:
         if self._needs_key:
@@ -208,7 +209,7 @@ class SourceTracks:
         pts, dts = clock.times(packet.pts, packet.dts)
         duration = packet.duration
         if not clock.same:
-            duration = clock.source.rescale(duration, clock.track)
+            duration = clock.ticks(duration)
         if pts >= self._picture_due:
             self._picture_due = self._show_text(clock.track, pts)
         self._result.write(self._video_track, packet, pts, dts, None if clock.same else duration)
@@ -220,7 +221,7 @@ class SourceTracks:
     def _is_before_file(self, packet: TimedPacket) -> bool:
         """A live camera's packets may come late, when the file has begun with later ones of another."""
         clock = self._video
-        return clock.source.rescale(packet.pts, clock.track) + clock.offset < 0
+        return clock.ticks(packet.pts) + clock.offset < 0
 
     def _write_sound(self, packet: TimedPacket) -> None:
         clock = self._audio
@@ -228,8 +229,8 @@ class SourceTracks:
             return
         duration, wanted = packet.duration, packet.pts
         if not clock.same:
-            duration = clock.source.rescale(duration, clock.track)
-            wanted = clock.source.rescale(wanted, clock.track)
+            duration = clock.ticks(duration)
+            wanted = clock.ticks(wanted)
         wanted += clock.offset
         if not self._heard_until and wanted < -duration // 8:
             return  # it begins before the file does, and moving it would move all that follows

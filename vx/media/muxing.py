@@ -114,7 +114,8 @@ class ResultFile:
         the disk within a second.
         """
         self.target = target
-        self._syncing = results.Syncing(Path(target.path), 1 if live else results.SYNC_BYTES)
+        every, pause_s = (1, 0.0) if live else (results.SYNC_BYTES, results.SYNC_S)
+        self._syncing = results.Syncing(Path(target.path), every, pause_s)
         options = dict(_OPTIONS[container])
         if live:
             options |= _LIVE_OPTIONS[container] | {"max_interleave_delta": str(_LIVE_PATIENCE_US)}
@@ -160,7 +161,10 @@ class ResultFile:
             packet.duration = duration
             packet.time_base = self._fractions[track]
         packet.stream = self._streams[track]
-        self._mux(packet)
+        try:
+            self._output.mux_one(packet)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise self._fail(error) from error
 
     def show_text(self, at_us: int, until_us: int, text: str) -> None:
         """From this time of the file on the subtitles show a text, up to another time unless something else comes."""

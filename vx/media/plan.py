@@ -180,7 +180,7 @@ class EndCut:
     """Where a copy stops: no frame at or after `end` is kept, except those that an earlier frame needs.
 
     A P-frame shown at or after `end` may be what B-frames before `end` are predicted from, and comes before them.
-    Packets in question wait in `pending` until a later packet shows that they are needed.
+    Packets in question wait until a later packet shows that they are needed.
     """
 
     def __init__(self, end: int) -> None:
@@ -188,43 +188,44 @@ class EndCut:
         self.finished = False
         """Nothing that follows can be shown before the end."""
 
-    def wants(self, pts: int, dts: int) -> bool | None:
-        """True: keep it and all that wait. None: it waits. Once `finished`, all that wait are dropped."""
+    def wants(self, pts: int, dts: int) -> bool:
+        """Whether the next packet is kept, and all that wait with it; else it waits. Once `finished`, all that wait are
+        dropped.
+        """
         if dts >= self._end:
             self.finished = True
-            return None
-        return True if pts < self._end else None
+            return False
+        return pts < self._end
 
 
-@dataclass
 class TrackClock:
     """One track's times in a file: from a segment's ticks to the track's, decoding times strictly rising."""
 
-    source: TimeBase
-    track: TimeBase
-    offset: int
-    """What is added to a rescaled time of the segment."""
-    last_dts: int | None = None
-    same: bool = False
-    """The segment's ticks are the track's."""
-
-    def __post_init__(self) -> None:
-        self.same = self.source == self.track
+    def __init__(self, source: TimeBase, track: TimeBase, offset: int) -> None:
+        """`offset`: what is added to a rescaled time of the segment, in the track's ticks."""
+        self.track = track
+        self.last_dts = -(1 << 62)
+        self.move(source, offset)
 
     def move(self, source: TimeBase, offset: int) -> None:
         """The next segment begins."""
-        self.source = source
         self.offset = offset
         self.same = source == self.track
+        """The segment's ticks are the track's."""
+        self._times = 2 * source.num * self.track.den
+        self._by = source.den * self.track.num
+
+    def ticks(self, ticks: int) -> int:
+        """A time, or a length, of the segment in the track's ticks, to the nearest."""
+        return ticks if self.same else (ticks * self._times + self._by) // (2 * self._by)
 
     def times(self, pts: int, dts: int) -> tuple[int, int]:
         """(pts, dts) in the file. A dts that wouldn't rise is moved up, and its pts with it if it must be."""
         if self.same:
             pts, dts = pts + self.offset, dts + self.offset
         else:
-            pts = self.source.rescale(pts, self.track) + self.offset
-            dts = self.source.rescale(dts, self.track) + self.offset
-        if self.last_dts is not None and dts <= self.last_dts:
+            pts, dts = self.ticks(pts) + self.offset, self.ticks(dts) + self.offset
+        if dts <= self.last_dts:
             dts = self.last_dts + 1
         if pts < dts:
             pts = dts

@@ -15,6 +15,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 import av
@@ -77,12 +78,11 @@ class Reader:
         self._audio = audio
         self._note = note
         self._tolerance_us = plan.tolerance_us(recordings.pattern.resolution_us)
-        self._changed = threading.Condition()
-        self._handed: Message | None = None
-        self._wanted = False
-        """Somebody waits for the next message."""
+        self._handed: SimpleQueue[Message | None] = SimpleQueue()
+        """None: there will be no more."""
+        self._taken: SimpleQueue[None] = SimpleQueue()
+        """The last message was dealt with."""
         self._abandoned = False
-        self._ended = False
         self._failure: Exception | None = None
         self._tracks: dict[tuple[object, ...], Track] = {}
         self._previous_end_us: int | None = None
@@ -98,40 +98,28 @@ class Reader:
 
     def abandon(self) -> None:
         """Let go of the reader: iterating ends at once, whatever its thread is stuck in. Callable from any thread."""
-        with self._changed:
-            self._abandoned = True
-            self._handed = None
-            self._changed.notify_all()
+        self._abandoned = True
+        self._handed.put(None)
+        self._taken.put(None)
 
     def __iter__(self) -> Iterator[Message]:
-        """Messages as they come; an unexpected error of the reader's thread is raised here."""
-        while True:
-            with self._changed:
-                self._wanted = True
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._handed is not None or self._ended or self._abandoned)
-                self._wanted = False
-                message, self._handed = self._handed, None
-                if self._abandoned:
-                    return
-                if message is None:
-                    if self._failure is not None:
-                        raise self._failure
-                    return
+        """Messages as they come, once; an unexpected error of the reader's thread is raised here."""
+        while (message := self._handed.get()) is not None and not self._abandoned:
             yield message
+            self._taken.put(None)
+        if self._failure is not None and not self._abandoned:
+            raise self._failure
 
     def _put(self, message: Message) -> None:
-        """Hand over a message, and wait until the next one is wanted.
+        """Hand over a message, and wait until it was dealt with.
 
         The two threads take turns: at the same time they would compete for the interpreter, packet by packet, which
         takes a fifth more CPU time and is no faster.
         """
-        with self._changed:
-            self._handed, self._wanted = message, False
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._abandoned or self._wanted)
-            if self._abandoned:
-                raise _AbandonedError
+        self._handed.put(message)
+        self._taken.get()
+        if self._abandoned:
+            raise _AbandonedError
 
     def _run(self) -> None:
         try:
@@ -141,9 +129,7 @@ class Reader:
         except Exception as error:  # noqa: BLE001 - it is raised again in the thread that iterates
             self._failure = error
         finally:
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
+            self._handed.put(None)
 
     def _read_all(self) -> None:
         for number, (start_us, end_us) in enumerate(self._ranges_us):
@@ -322,30 +308,29 @@ class _Cut:
 
     def _from_start(self, packets: Iterator[TimedPacket]) -> Iterator[TimedPacket]:
         """From the last key frame at or before the start; nothing where the segment ends before the start."""
-        if self._start > 0:
-            held: list[TimedPacket] = []
-            reached = False
-            for packet in packets:
-                held.append(packet)
-                if packet.stream_index != self._video_index:
-                    continue
-                if packet.is_keyframe and packet.pts <= self._start:
-                    key_us = self._base.us(packet.pts)
-                    # sound that is stored before the key frame may belong to it
-                    held = [packet, *(p for p in held if p.stream_index != self._video_index and _us(p) >= key_us)]
-                if packet.pts + packet.duration > self._start:
-                    reached = True
-                    break
-            if not reached:
-                return
-            yield from held
-            begin_us = self._base.us(held[0].pts)
-            for packet in packets:  # sound is stored a little behind its picture
-                if packet.stream_index == self._video_index or _us(packet) >= begin_us:
-                    yield packet
-                    if packet.stream_index != self._video_index:
-                        break
-        yield from packets
+        if self._start <= 0:
+            return packets
+        held: list[TimedPacket] = []
+        for packet in packets:
+            held.append(packet)
+            if packet.stream_index != self._video_index:
+                continue
+            if packet.is_keyframe and packet.pts <= self._start:
+                key_us = self._base.us(packet.pts)
+                # sound that is stored before the key frame may belong to it
+                held = [packet, *(p for p in held if p.stream_index != self._video_index and _us(p) >= key_us)]
+            if packet.pts + packet.duration > self._start:
+                return itertools.chain(held, self._without_early_sound(packets, self._base.us(held[0].pts)), packets)
+        return iter(())
+
+    def _without_early_sound(self, packets: Iterator[TimedPacket], begin_us: int) -> Iterator[TimedPacket]:
+        """Up to the first sound that isn't before `begin_us`: sound is stored a little behind its picture."""
+        for packet in packets:
+            is_sound = packet.stream_index != self._video_index
+            if not is_sound or _us(packet) >= begin_us:
+                yield packet
+                if is_sound:
+                    return
 
     def _until_end(self, first: TimedPacket, packets: Iterator[TimedPacket]) -> None:
         video_index, audio = self._video_index, self._begin.audio
