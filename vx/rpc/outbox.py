@@ -11,7 +11,7 @@ from vx.rpc.wire import Buffer, Wire
 MAX_CONTROL = 256 * 1024
 """Bytes of answers (all but bulk data) that may wait for the peer before we stop reading from it."""
 _MAX_BUFFERS = 256
-"""Buffers in one `sendmsg`: a burst of chunks of 64 KiB in frames of 16 KiB has some 80; the kernel takes 1024."""
+"""Buffers in one `sendmsg`: a burst of chunks of 64 KiB in frames of 16 KiB has some 160; the kernel takes 1024."""
 
 
 class Outbox:
