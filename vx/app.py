@@ -137,6 +137,7 @@ async def serve(
     Cancelled, it ends calls and workers at once.
     """
     tls = _tls_context(config)
+    workers = _make_workers(config)  # which loads what the user that the server becomes may not be able to read
     results = config.state_dir / "sessions"
     with _locked(config.state_dir, config.process.user), closing(Systemd()) as systemd, ExitStack() as unused:
         listeners = [unused.enter_context(open_listener(address)) for address in config.listen]
@@ -148,7 +149,7 @@ async def serve(
             _open_store(config, results) as store,
             trio.open_nursery() as sessions,
         ):
-            registry = _make_registry(config, results, store, sessions)
+            registry = _make_registry(config, results, workers, store, sessions)
             await registry.recover()
             async with trio.open_nursery() as reaper:
                 reaper.start_soon(registry.deadlines.reap, registry.expire)
@@ -197,13 +198,19 @@ def _limits(config: Config) -> Limits:
     )
 
 
-def _make_registry(config: Config, results: Path, store: SqliteStore, nursery: trio.Nursery) -> Registry:
-    """The registry of sessions, which run in the nursery."""
-    worker_limits = WorkerLimits(
+def _make_workers(config: Config) -> WorkerPool:
+    limits = WorkerLimits(
         nice=config.worker.nice,
         memory=config.worker.memory_mb << 20,
         readable=tuple(str(path) for path in config.worker.readable),
     )
+    return WorkerPool(limits)
+
+
+def _make_registry(
+    config: Config, results: Path, workers: WorkerPool, store: SqliteStore, nursery: trio.Nursery
+) -> Registry:
+    """The registry of sessions, which run in the nursery."""
     lifetimes = Lifetimes(
         live_stream=config.lifetimes.live_stream_s,
         running=config.lifetimes.running_s,
@@ -215,7 +222,7 @@ def _make_registry(config: Config, results: Path, store: SqliteStore, nursery: t
     of_agents = {agent.access_point: agent.max_running_sessions or most for agent in config.agent}
     return Registry(
         results,
-        WorkerPool(worker_limits),
+        workers,
         store,
         lifetimes,
         nursery,
