@@ -150,9 +150,12 @@ def _decode_exactly(
             if frame.pts is not None and frame.pts <= shown.target and (best is None or frame.pts >= (best.pts or 0)):
                 best = frame
 
-    def decode(packet: Packet[Any]) -> None:
-        context.skip_frame = "DEFAULT" if packet.pts == shown.pts else "NONREF"
+    def decode(packet: Packet[Any]) -> bool:
+        """Whether it was the one that is shown: none that follows it is needed."""
+        is_shown = packet.pts == shown.pts
+        context.skip_frame = "DEFAULT" if is_shown else "NONREF"
         keep(context.decode(packet))
+        return is_shown
 
     window: deque[Packet[Any]] = deque()
     for packet in _stamped(video, head, rest):
@@ -160,10 +163,11 @@ def _decode_exactly(
         window.append(packet)
         if packet.dts is not None and packet.dts > shown.target:
             break  # all that follow are shown later
-        if len(window) > _REORDER_WINDOW:
-            decode(window.popleft())
-    while window:
-        decode(window.popleft())
+        if len(window) > _REORDER_WINDOW and decode(window.popleft()):
+            window.clear()
+            break
+    while window and not decode(window.popleft()):
+        pass
     context.skip_frame = "DEFAULT"
     keep(context.decode(None))
     if best is None or best.pts != shown.pts:
