@@ -106,14 +106,14 @@ def _many_calls(count: int, then: bytes = b"", *flags: str) -> bytes:
     return bytes(out)
 
 
-def _bomb() -> bytes:
-    """A few hundred bytes that are a megabyte of headers."""
+def _bomb(times: int) -> bytes:
+    """A few kilobytes that are headers of almost 4 KiB, and as many again so many times."""
     encoder = hpack.Encoder()
     encoder.encode([("x-bomb", "b" * 3900)])
     return peers.headers(
         1,
         hpack.Encoder().encode([("x-bomb", "b" * 3900)], huffman=False)
-        + encoder.encode([("x-bomb", "b" * 3900)]) * 300,
+        + encoder.encode([("x-bomb", "b" * 3900)]) * times,
     )
 
 
@@ -182,7 +182,8 @@ FLOODS = [
     Flood("CONTINUATION, full", HeadersFrame(1, _CALL).serialize() + peers.continuations(1, 99, bytes(16384)), _CALM),
     Flood("headers, large", _large_headers(), _CALM),
     Flood("headers, many", _many_headers(), _CALM),
-    Flood("headers, an HPACK bomb", _bomb(), _CALM),
+    Flood("headers, an HPACK bomb", _bomb(300), _CALM),
+    Flood("headers, an HPACK bomb of 20 KB", _bomb(4), _CALM),
     # what is an error of its own
     Flood("headers that do not decode", peers.headers(1, b"\xff\xff\xff\xff\xff\xff"), ErrorCodes.COMPRESSION_ERROR),
     Flood("headers from an empty table", peers.headers(1, b"\xbf"), ErrorCodes.COMPRESSION_ERROR),

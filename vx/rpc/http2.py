@@ -32,7 +32,7 @@ class ServerH2(H2Connection):
 
     # h2 remembers how each of the last 65,536 streams ended; that is megabytes for a client that polls for a day.
     MAX_CLOSED_STREAMS = 1024
-    DEFAULTMAX_HEADER_LIST_SIZE = MAX_HEADER_LIST
+    DEFAULT_MAX_HEADER_LIST_SIZE = MAX_HEADER_LIST
 
     incoming_buffer: FrameReader
 
