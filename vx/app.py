@@ -242,10 +242,9 @@ async def _count(registry: Registry, exports: ExportService, results: Path) -> b
     def look() -> tuple[int | None, int]:
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
         try:
-            disk = os.statvfs(results)
+            return folders.free(results), resident
         except OSError:
             return None, resident
-        return disk.f_bavail * disk.f_frsize, resident
 
     free, resident = await _metrics_threads.run(look)
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -346,8 +345,7 @@ async def _survey(config: Config, results: Path, job: ClipJob | SnapshotJob, run
     """What a job will need, and what the disk of the results has. VxError(UNAVAILABLE) if that one is gone."""
 
     def look() -> tuple[int, Mapping[str, int]]:
-        disk = os.statvfs(results)
-        return disk.f_bavail * disk.f_frsize, folders.sizes(running)
+        return folders.free(results), folders.sizes(running)
 
     try:
         free, written = await _results_threads.run(look)

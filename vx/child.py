@@ -43,9 +43,9 @@ from vx.jobs import (
 from vx.privileges import keep_memory_private
 
 MAX_EVENT = 64 * 1024
+"""Bytes of an event, which is one datagram. Of more notes than fit into one the last are left out."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """As malloc.h numbers them."""
-"""Bytes of an event, which is one datagram. Of more notes than fit into one the last are left out."""
 _LONGEST_TEXT = 10_000
 """Characters of what is told of an unexpected error, which may quote anything."""
 
@@ -143,6 +143,7 @@ def keep_freed_memory() -> None:
     """Have what this process frees wait for its next use, as far as glibc knows how.
 
     Each frame and picture would be of pages that the kernel clears and hands out anew: a tenth of a snapshot's time.
+    It is more than what all workers keep (`vx.worker.ENVIRONMENT`).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -161,25 +161,31 @@ async def chunks(
         views: Views = []
         buffers: list[_Buffer] = []
         # One that is alone has nobody to share a pass of the event loop with. What begins with others doesn't know yet.
-        alone = _under_way.get() == 1 and position > begin
-        while position < source.size and len(buffers) <= alone:
+        most = 2 if _under_way.get() == 1 and position > begin else 1
+        while position < source.size and len(buffers) < most:
             taken = _Buffer.take(source.size - position)
             buffers.append(taken)
             buffer = memoryview(taken)[: source.size - position]
             await _read(source, position, buffer)
-            at = 0
-            while at < len(buffer):
-                into_chunk = (position + at) % chunk_size
-                if into_chunk == 0:
-                    index = (position + at) // chunk_size
-                    views.append(header(index, min(chunk_size, source.size - position - at)))
-                piece = min(chunk_size - into_chunk, len(buffer) - at)
-                views.append(buffer[at : at + piece])
-                at += piece
+            views += _chunked(buffer, position, source.size, chunk_size, header)
             position += len(buffer)
         yield views
         for taken in buffers:
             taken.give_back()
+
+
+def _chunked(
+    buffer: memoryview, position: int, size: int, chunk_size: int, header: Callable[[int, int], bytes]
+) -> Iterator[bytes | memoryview]:
+    """What is at `position` of `size` bytes, with the headers of the chunks that begin in it."""
+    at = 0
+    while at < len(buffer):
+        into_chunk = (position + at) % chunk_size
+        if into_chunk == 0:
+            yield header((position + at) // chunk_size, min(chunk_size, size - position - at))
+        piece = min(chunk_size - into_chunk, len(buffer) - at)
+        yield buffer[at : at + piece]
+        at += piece
 
 
 async def _read(source: Source, offset: int, into: memoryview) -> None:

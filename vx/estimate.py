@@ -34,9 +34,11 @@ class LiveEstimate(NamedTuple):
 
 def recorded(job: ClipJob | SnapshotJob, source: Source) -> Recorded:
     """What seems to be recorded of a source of the job. What cannot be looked at counts as nothing."""
-    if isinstance(job, SnapshotJob):
-        return _recorded(source, [(job.at_us, job.at_us + 1)])
-    return _recorded(source, job.ranges_us(source))
+    ranges_us = job.ranges_us(source)
+    recordings = Recordings.of(source.pattern, source.timezone)
+    found, _ = stretches(recordings, ranges_us[0][0], ranges_us[-1][1])
+    whole = spans.merge((stretch.begin_us, stretch.end_us) for stretch in found)
+    return Recorded(tuple(spans.overlap(whole, ranges_us)), int(sum(_share(each, ranges_us) for each in found)))
 
 
 def to_come(job: ClipJob | SnapshotJob, how: Live, live: LiveEstimate) -> Recorded:
@@ -54,13 +56,6 @@ def bytes_needed(job: ClipJob | SnapshotJob, found: Sequence[Recorded]) -> int:
         return PICTURE * len(job.sources)
     needed = sum(int(source.size * _OVERHEAD) + _FIXED for source in found)
     return 2 * needed if job.password else needed  # what is encrypted is there twice for a moment
-
-
-def _recorded(source: Source, ranges_us: Spans) -> Recorded:
-    recordings = Recordings.of(source.pattern, source.timezone)
-    found, _ = stretches(recordings, ranges_us[0][0], ranges_us[-1][1])
-    whole = spans.merge((stretch.begin_us, stretch.end_us) for stretch in found)
-    return Recorded(tuple(spans.overlap(whole, ranges_us)), int(sum(_share(each, ranges_us) for each in found)))
 
 
 def _share(stretch: Stretch, ranges_us: Spans) -> float:

@@ -173,6 +173,10 @@ class SnapshotJob(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
     live: Live | None = None
     """The next frame that the cameras show; `at_us` is not looked at."""
 
+    def ranges_us(self, source: Source) -> tuple[tuple[int, int], ...]:
+        """What is wanted of a source: the same of each."""
+        return ((self.at_us, self.at_us + 1),)
+
 
 class PartFile(msgspec.Struct, frozen=True, kw_only=True):
     """A result under way: it is written as `part_name` and gets `name` by rename once it is complete."""

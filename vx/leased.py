@@ -16,12 +16,11 @@ from types import MappingProxyType
 
 from vx.download import Run, Source, disk_threads, open_file
 from vx.errors import Kind, VxError
-from vx.virtual import MADE, Origin, Pieces, read_description
+from vx.virtual import CHANGED, MADE, Origin, Pieces, read_description
 
 log = logging.getLogger(__name__)
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-_CHANGED = "was truncated or rewritten after the export"
 _OPEN_AT_ONCE = 8
 """Descriptors of a download; a clip of an hour may lie in hundreds of recordings."""
 
@@ -117,15 +116,15 @@ class _VirtualSource:
 
     def verify(self) -> None:
         for number, fd in self._used.items():
-            if not self._is_unchanged(number, fd):
-                raise self._lost(number, _CHANGED)
+            if not self._origins[number - 1].is_unchanged(fd):
+                raise self._lost(number, CHANGED)
 
     async def _descriptor(self, number: int) -> int:
         fd = self._opened.get(number)
         if fd is None:
             fd = self._opened[number] = await self._open(number)
-            if not self._is_unchanged(number, fd):
-                raise _GoneError(number, _CHANGED)
+            if not self._origins[number - 1].is_unchanged(fd):
+                raise _GoneError(number, CHANGED)
         self._opened.move_to_end(number)
         return fd
 
@@ -146,10 +145,6 @@ class _VirtualSource:
         for number in list(self._opened)[: max(0, len(self._opened) - _OPEN_AT_ONCE)]:
             if number not in self._used:
                 os.close(self._opened.pop(number))
-
-    def _is_unchanged(self, number: int, fd: int) -> bool:
-        origin = self._origins[number - 1]
-        return origin.identity.is_of(os.fstat(fd), grows=origin.grows)
 
     def _lost(self, number: int, what: str) -> VxError:
         origin = self._origins[number - 1]

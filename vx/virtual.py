@@ -21,6 +21,8 @@ from typing import BinaryIO
 import msgspec
 
 MADE = "made"
+CHANGED = "was truncated or rewritten after the export"
+"""What is said of a recording that isn't what it was."""
 _MAGIC = b"vx-virtual-1"
 _tail = struct.Struct(">Q12s")
 
@@ -57,6 +59,10 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """The lease is a clone of the recording's blocks; else it is another name of the recording itself."""
     lease: str = ""
     """Its name beside `made`; empty: it couldn't be linked to, and has to be held open."""
+
+    def is_unchanged(self, fd: int) -> bool:
+        """Whether the open file is what the result was made of. OSError."""
+        return self.identity.is_of(os.fstat(fd), grows=self.grows)
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):

@@ -161,7 +161,7 @@ class ResultFile:
             packet.duration = duration
             packet.time_base = self._fractions[track]
         packet.stream = self._streams[track]
-        try:
+        try:  # not by way of `_mux`: it is done for every packet
             self._output.mux_one(packet)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._fail(error) from error

@@ -18,10 +18,9 @@ hold here:
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from collections.abc import Callable
-from math import inf
+from math import ceil, inf
 from typing import Any, cast
 
 import grpclib.protocol as grpclib_protocol
@@ -246,7 +245,7 @@ class Connection:
         self._take_from_h2()
         self._conduct.is_sent(size)
         max_frame = min(self._h2.max_outbound_frame_size, MAX_FRAME)
-        headers = HEADER_SIZE * math.ceil(size / max_frame)
+        headers = HEADER_SIZE * ceil(size / max_frame)
         self._outbox.put_bulk(data_frames(stream_id, pending, size, max_frame), headers + size)
 
     def _take_from_h2(self) -> None:

@@ -24,7 +24,7 @@ from vx.session.folders import described, sync, taken
 from vx.session.leases import Holdings, InThread
 from vx.session.ledger import SAVE_S, shielded
 from vx.session.session import Session
-from vx.virtual import MADE, Description, Pieces, end_made
+from vx.virtual import CHANGED, MADE, Description, Pieces, end_made
 
 log = logging.getLogger(__name__)
 
@@ -145,8 +145,8 @@ class _Copying:
         if not number:
             return
         origin = self._old.origins[number - 1]
-        if not origin.identity.is_of(os.fstat(fd), grows=origin.grows):
-            raise ChangedError(f"{origin.path} was truncated or rewritten after the export")
+        if not origin.is_unchanged(fd):
+            raise ChangedError(f"{origin.path} {CHANGED}")
 
     def finish(self) -> None:
         """Have it be the result."""

@@ -119,6 +119,12 @@ def wait_unused(folder: Path) -> None:
         os.close(fd)
 
 
+def free(folder: Path) -> int:
+    """Bytes that the disk with the folder has left. OSError."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
 def sizes(folders: Mapping[str, Path]) -> dict[str, int]:
     """Bytes in each folder; 0 for one that cannot be looked at."""
     return {key: _content(folder) for key, folder in folders.items()}

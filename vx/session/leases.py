@@ -100,7 +100,7 @@ def _open_unlinked(result: Path, roots: Sequence[PurePosixPath]) -> dict[str, in
         except OSError as error:
             log.warning("%s can't be served any more: %s: %s", result, origin.path, error.strerror)
             continue
-        if origin.identity.is_of(os.fstat(fd), grows=origin.grows):
+        if origin.is_unchanged(fd):
             held[origin.path] = fd
         else:
             os.close(fd)

@@ -32,8 +32,6 @@ class Prospect:
         """What of the time is asked for of a source."""
         if self.job.live is not None:
             return []  # it is still to come
-        if isinstance(self.job, SnapshotJob):
-            return [(self.job.at_us, self.job.at_us + 1)]
         return list(self.job.ranges_us(self.job.sources[number]))
 
     @property

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import trio
 
 from vx.logs import about
+from vx.session import folders
 from vx.session.budget import Budget
 from vx.session.leases import Holdings, InThread, description_of
 from vx.session.session import Session
@@ -179,7 +180,7 @@ class Watch:
 
     async def _lacking(self, folder: Path) -> int:
         """How many bytes less than there should be are free; 0: enough."""
-        return max(0, self._min_free - await self._in_thread(_free, folder))
+        return max(0, self._min_free - await self._in_thread(folders.free, folder))
 
     async def _copy(self, folder: Path, sessions: Iterable[Session], kept: Mapping[str, Kept], lacking: int) -> int:
         """Have results that use little of what they keep do without it; returns what is lacking then."""
@@ -191,8 +192,3 @@ class Watch:
                 await self._absorb(session, own.little)
                 lacking = await self._lacking(folder)
         return lacking
-
-
-def _free(folder: Path) -> int:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
