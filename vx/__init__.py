@@ -32,7 +32,7 @@ Where things are (start with `vx.app`):
     vx.mp4          MP4 as bytes: tables of samples, headers of files; pure
     vx.virtual      results that are served from the recordings: how they lie on the disk
     vx.leased       those results out
-    vx.media        the worker's side: copies, snapshots; all of libav is here
+    vx.media        the worker's side: clips, snapshots, live cameras; all of libav is here
     vx.archive      recordings in: from names of files to segments and gaps
 
 Who may know whom: rpc → access, session, download, archive; session → worker → child; child → media (in its process);

@@ -29,7 +29,7 @@ class LiveFeed(msgspec.Struct, frozen=True, kw_only=True):
     """Where a camera can be seen live. The address has its password in it: it is never shown."""
 
     address: str
-    """A URL: rtsp, rtsps, http, https, file, test (see vx.media.camera)."""
+    """A URL: rtsp, rtsps, http, https, file, test (see vx.media.live.camera)."""
     transport: Literal["tcp", "udp"] = "tcp"
     """Of RTSP's packets."""
 

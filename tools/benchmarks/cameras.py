@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tests.media.cameras import Camera, write_reel
+from tests.media.live.cameras import Camera, write_reel
 from tools.benchmarks import build
 from tools.benchmarks.harness import note
 from tools.make_recordings import Form, encode

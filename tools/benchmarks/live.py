@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from tests.media.cameras import missing, serving
+from tests.media.live.cameras import missing, serving
 from tools.benchmarks import build, harness, scenario
 from tools.benchmarks.cameras import CAMERAS, GOP_S, access_point, camera_at, configuration, reel
 from tools.benchmarks.harness import BenchError, Row, Server, note

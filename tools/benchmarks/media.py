@@ -318,7 +318,7 @@ def parse_listening(line: str) -> tuple[int, str]:
 
 def profile() -> str:
     """What a copy spends its time with, for each of its two threads: cProfile's view."""
-    from vx.media.reading import Reader
+    from vx.media.packets.reading import Reader
 
     reader, writer = cProfile.Profile(), cProfile.Profile()
     run_reader = Reader._run

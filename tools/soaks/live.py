@@ -26,11 +26,11 @@ from typing import Any
 import av
 import grpc
 
-from tests.media.cameras import RtspServer, missing, serving
+from tests.media.live.cameras import RtspServer, missing, serving
 from tests.server_process import ServerProcess, started_servers
 from tools.benchmarks import build, scenario
 from tools.benchmarks.cameras import CAMERAS, GOP_S, RATE, access_point, camera_at, configuration, footage, reel
-from vx.media.nal import Form
+from vx.media.packets.nal import Form
 
 STALL_EVERY_S = 60.0
 STALL_S = 8.0

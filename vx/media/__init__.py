@@ -1,16 +1,17 @@
 """The worker's side: everything that opens media. Runs in a process of its own, one for each session.
 
-`export` is the way in; `clip`, `liveclip`, `snapshot`, `livesnapshot` and `salvage` do a job each. Below a clip:
+Each part knows only some of those further down:
 
-    plan, recipe                       decide (pure): times and sizes; what is copied and what is encoded
-    recording, reading                 bring packets in: of one recording; of a camera's recordings, one after the other
-    camera, livetime, stamping, live   and of live cameras: a connection; when its packets were taken; again and again
-    transcode, pictures, sound, clock  encode what can't stay as it was recorded
-    cutting, nal                       the exact cut
-    messages                           what these hand each other
-    feeding, clipfile                  packets of several cameras into files
-    muxing, avi, results               files out
-    progress                           how far it is
+    export      the way in: one job in, its outcome out
+    live        live cameras: a connection, when its packets were taken; clips and snapshots of them
+    clips       clips of recordings: packets of several cameras into files
+    snapshots   single frames: as JPEGs, or pages of a PDF report
+    virtual     clips without copying: a header is computed, samples are served from the recordings
+    encoding    stages that encode what can't stay as it was recorded
+    files       result files: names, containers, subtitles, encryption; what is saved of them
+    packets     packets: their times, their form, and those of recordings
+    painting    what is drawn into frames
 
-Only this package imports av and PIL.
+Only this package imports av and PIL. What takes much of a worker's memory (reportlab, pyzipper) is imported where a job
+needs it.
 """

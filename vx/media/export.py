@@ -6,12 +6,12 @@ from PIL import Image, TiffImagePlugin  # noqa: F401  # the latter writes EXIF, 
 
 from vx.errors import VxError
 from vx.jobs import ClipJob, Ended, Job, Link, Note, ProbeJob, SnapshotJob
-from vx.media.clip import export_clip
-from vx.media.liveclip import export_live_clip
-from vx.media.livesnapshot import export_live_snapshots
-from vx.media.probe import probe
-from vx.media.salvage import salvage
-from vx.media.snapshot import export_snapshots
+from vx.media.clips.clip import export_clip
+from vx.media.clips.probe import probe
+from vx.media.files.salvage import salvage
+from vx.media.live.clip import export_live_clip
+from vx.media.live.snapshot import export_live_snapshots
+from vx.media.snapshots.snapshot import export_snapshots
 from vx.media.virtual.export import export_virtual
 
 Image.preinit()  # here, before workers are forked: saving a picture does that, and it takes as long as the rest of it

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vx.captions import Caption
-from vx.media import plan
-from vx.media.plan import TimeBase
-from vx.media.subtitles import LONGEST_STILL_US, Subtitles, timed_text
+from vx.media.files.subtitles import LONGEST_STILL_US, Subtitles, timed_text
+from vx.media.packets import plan
+from vx.media.packets.plan import TimeBase
 from vx.mp4.boxes import make
 from vx.mp4.build import TrackTables
 from vx.mp4.tables import compress

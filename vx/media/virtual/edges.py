@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import av
 
-from vx.media import cutting, nal
-from vx.media.cutting import CannotCutError
-from vx.media.messages import Begin, TimedPacket, Track, detached
-from vx.media.plan import Join, Placement, TimeBase
-from vx.media.recording import open_recording, video_stream
+from vx.media.encoding import cutting
+from vx.media.encoding.cutting import CannotCutError
+from vx.media.packets import nal
+from vx.media.packets.messages import Begin, TimedPacket, Track, detached
+from vx.media.packets.plan import Join, Placement, TimeBase
+from vx.media.packets.recording import open_recording, video_stream
 from vx.mp4.boxes import Mp4Error
 from vx.mp4.description import Description
 from vx.mp4.tables import Chunks, Samples, compress

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from vx.archive.segments import Recordings
 from vx.captions import Caption
 from vx.jobs import ClipJob, Coding, Ended, FileDone, Gap, Link, Note, Progress, Source, SourceEnded
-from vx.media import labels, plan
-from vx.media.plan import Join
+from vx.media.files import labels
+from vx.media.packets import plan
+from vx.media.packets.plan import Join
 from vx.media.virtual import limits, storing
 from vx.media.virtual.files import FileBuilder, VirtualFile
 from vx.media.virtual.index import Index
@@ -17,7 +18,7 @@ from vx.media.virtual.stretches import CopyInsteadError, SourceReader, Stretch
 
 
 def export_virtual(job: ClipJob, link: Link) -> Ended | None:
-    """Export a clip without copying it, as `vx.media.clip.export_clip` would; None where it has to be copied.
+    """Export a clip without copying it, as `clips.clip.export_clip` would; None where it has to be copied.
 
     Nothing is left behind then, and the server's log says why. VxError where results can't be written.
     """

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vx.captions import Caption
-from vx.media import plan
-from vx.media.plan import Join
+from vx.media.packets import plan
+from vx.media.packets.plan import Join
 from vx.media.virtual.cues import Shown, subtitles
 from vx.media.virtual.stretches import CopyInsteadError, Form, Origin, Stretch, Take
 from vx.mp4.boxes import Span

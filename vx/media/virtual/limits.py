@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from vx.media.plan import GroupStart
+from vx.media.packets.plan import GroupStart
 from vx.media.virtual.files import VirtualFile
 from vx.media.virtual.stretches import CopyInsteadError, Stretch
 

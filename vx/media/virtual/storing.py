@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vx.jobs import PartFile
-from vx.media import results
+from vx.media.files import results
 from vx.media.virtual.files import VirtualFile
 from vx.media.virtual.stretches import CopyInsteadError
 from vx.media.virtual.stretches import Origin as Recorded

@@ -1,7 +1,7 @@
 """A source's recordings: which samples of each the clip shows, and when.
 
-Which frames these are, and where a recording lies on the wall clock, is decided as for a copy (vx.media.reading,
-vx.media.cutting); here it is done for whole tables instead of packet by packet.
+Which frames these are, and where a recording lies on the wall clock, is decided as for a copy (`packets.reading`,
+`encoding.cutting`); here it is done for whole tables instead of packet by packet.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from vx.archive.segments import Found, Recordings, Segment
-from vx.media import plan
-from vx.media.cutting import LARGEST_GOP
-from vx.media.plan import Join, Placement, TimeBase
+from vx.media.encoding.cutting import LARGEST_GOP
+from vx.media.packets import plan
+from vx.media.packets.plan import Join, Placement, TimeBase
 from vx.media.virtual.edges import Edge, Picture, is_fresh, is_key
 from vx.mp4.boxes import Mp4Error
 from vx.mp4.description import Description
