@@ -199,23 +199,42 @@ def test_a_month_of_recordings_is_found_bit_by_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", ["%Y-%m-%d_%H-%M-%S.mp4", "%Y-%m-%d/%H/%M.%S.mp4"])
-def test_of_the_hour_that_happens_twice_the_time_of_writing_tells_which(tmp_path: Path, names: str) -> None:
+@pytest.mark.parametrize(
+    ("zone", "set_back", "by_min"),
+    [
+        ("Europe/Berlin", "20261025T010000", 60),
+        ("Australia/Lord_Howe", "20260404T150000", 30),
+        ("Antarctica/Casey", "20210313T130000", 180),
+    ],
+)
+def test_of_local_times_that_happen_twice_the_time_of_writing_tells_which(
+    tmp_path: Path, names: str, zone: str, set_back: str, by_min: int
+) -> None:
     pattern = f"{tmp_path}/{names}"
-    around = parse_timestamp("20261025T010000")  # when Berlin's clocks go back from 3 to 2
-    # at 02:07, 02:14, ... before, and at 02:03, 02:10, ... after: no name comes twice
-    every = [around - 53 * MINUTE + i * 7 * MINUTE for i in range(8)] + [
-        around + (3 + 7 * i) * MINUTE for i in range(9)
-    ]
+    around, step = parse_timestamp(set_back), by_min * MINUTE // 10
+    # nine before and nine after, between each other in local time: no name comes twice
+    every = [around + i * step for i in range(-9, 0)] + [around + i * step + step // 2 for i in range(9)]
     for start in every:
-        path = segment_path(pattern, start, "Europe/Berlin")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        written_s = start // 1_000_000 + 6 * 60
-        os.utime(path, (written_s, written_s))
-    found = find(recordings(pattern, "Europe/Berlin"), around - 60 * MINUTE, around + 120 * MINUTE)
+        written(pattern, zone, start, start + (by_min - 1) * MINUTE)
+    found = find(recordings(pattern, zone), around - by_min * MINUTE, around + 2 * by_min * MINUTE)
     assert starts(found) == every
     # a copy's time of writing says nothing: they are read as the first
     for segment in found.segments:
         os.utime(segment.path)
-    found = find(recordings(pattern, "Europe/Berlin"), around - 60 * MINUTE, around + 120 * MINUTE)
-    assert max(starts(found)) < around + 5 * MINUTE
+    found = find(recordings(pattern, zone), around - by_min * MINUTE, around + 2 * by_min * MINUTE)
+    assert max(starts(found)) < around
+
+
+def test_a_recording_that_is_longer_than_clocks_are_set_back_is_not_taken_for_a_later_one(tmp_path: Path) -> None:
+    pattern, zone = f"{tmp_path}/%Y-%m-%d_%H-%M-%S.mp4", "Australia/Lord_Howe"
+    start = parse_timestamp("20260404T150000") - 20 * MINUTE
+    written(pattern, zone, start, start + 65 * MINUTE)
+    assert starts(find(recordings(pattern, zone), start - MINUTE, start + 100 * MINUTE)) == [start]
+
+
+def written(pattern: str, zone: str, start_us: int, end_us: int) -> None:
+    """A recording that was last written to at its end."""
+    path = segment_path(pattern, start_us, zone)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, (end_us // 1_000_000, end_us // 1_000_000))

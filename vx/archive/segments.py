@@ -18,7 +18,6 @@ from vx.archive.pattern import EVERYTHING, Fields, NamePattern
 
 _TIE_US = 1
 _FIRST_STRETCH_US = 300_000_000
-_HOUR_US = 3_600_000_000
 
 
 @dataclass(frozen=True, order=True)
@@ -181,7 +180,7 @@ class Recordings:
                 continue
             path = _join(directory.path, name)
             later_us = self.pattern.second_reading_us(fields, self.zone)
-            if later_us is not None and later_us > start_us and _closed_within_an_hour_of(later_us, path):
+            if later_us is not None and later_us > start_us and _was_closed(path, later_us, 2 * later_us - start_us):
                 start_us = later_us
             yield Segment(start_us, path)
 
@@ -206,17 +205,17 @@ class Recordings:
             return []
 
 
-def _closed_within_an_hour_of(start_us: int, path: str) -> bool:
-    """Whether the file was last written to in the hour from `start_us` on.
+def _was_closed(path: str, begin_us: int, end_us: int) -> bool:
+    """Whether the file was last written to from `begin_us` on, before `end_us`.
 
-    Of a local time that happens twice, an hour apart, this tells a short recording's reading. A file whose time is
-    elsewhere (it is longer, or a copy) tells nothing.
+    Of a local time that happens twice, this tells a recording's reading, if it is shorter than what lies between the
+    two. A file whose time is elsewhere (it is longer, or a copy) tells nothing.
     """
     try:
         written_us = os.stat(path).st_mtime_ns // 1000  # noqa: PTH116
     except OSError:
         return False
-    return start_us <= written_us < start_us + _HOUR_US
+    return begin_us <= written_us < end_us
 
 
 def _join(directory: str, name: str) -> str:
