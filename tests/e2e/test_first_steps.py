@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from click.testing import CliRunner, Result
+from cryptography import x509
 
 from tests.e2e.client import CAMERA, Client
 from tests.e2e.test_access import TO_1900_MS, camera_toml
@@ -24,7 +26,9 @@ from tests.server_process import ServerProcess
 from tests.stubs import Stubs
 from tools.make_recordings import MEDIAMTX, Form, Piece, cut
 from vx.access.hashing import check_hash
+from vx.cli import pki
 from vx.cli.commands import vx
+from vx.cli.firstconfig import FirstConfig
 from vx.rpc.tls import server_context
 from vx.timestamps import format_timestamp
 
@@ -95,6 +99,41 @@ def test_init_begins_nothing_where_a_certificate_is_there(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["server.pem"]
 
 
+def test_of_two_inits_at_once_one_makes_all_and_the_other_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, make = threading.Barrier(2), pki.make
+
+    def make_together(*args: Any) -> Any:
+        both.wait(30)  # neither has written anything yet
+        return make(*args)
+
+    monkeypatch.setattr(pki, "make", make_together)
+    ends: dict[str, FirstConfig | FileExistsError] = {}
+
+    def init(user: str) -> None:
+        try:
+            ends[user] = FirstConfig.make(tmp_path, [NAME], user)
+        except FileExistsError as error:
+            ends[user] = error
+
+    threads = [threading.Thread(target=init, args=(user,)) for user in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (made,) = (end for end in ends.values() if isinstance(end, FirstConfig))
+    (refused,) = (end for end in ends.values() if isinstance(end, FileExistsError))
+    assert Path(refused.filename).parent == tmp_path
+    assert f'name = "{made.user}"' in (tmp_path / "vx.toml").read_text()
+    server_context(tmp_path / "server.pem", tmp_path / "server.key")  # which belong together
+    pki.renew(tmp_path)
+    renewed, authority = (
+        x509.load_pem_x509_certificate((tmp_path / name).read_bytes()) for name in ("server.pem", "ca.pem")
+    )
+    renewed.verify_directly_issued_by(authority)  # whose key is the one that is there
+
+
 def test_a_key_that_is_lost_is_renewed_with_its_certificate(tmp_path: Path) -> None:
     run("init", str(tmp_path), "--name", NAME)
     (tmp_path / "server.key").unlink()
@@ -108,7 +147,7 @@ def test_init_refuses_what_is_no_name_and_leaves_nothing(tmp_path: Path, name: s
     result = run("init", str(tmp_path / "vx"), "--name", name)
     assert result.exit_code == 1
     assert "is neither a host's name nor an address" in result.stderr
-    assert list((tmp_path / "vx").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_cameras_and_history_in_the_terminal(box: Box) -> None:

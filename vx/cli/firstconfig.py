@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import secrets
 import socket
 from collections.abc import Sequence
@@ -76,18 +74,9 @@ class FirstConfig:
             password_hash=hash_password(password),
         )
         parse(text)  # a name that no user can have
-        made = [folder / name for name in (CONFIG, *pki.FILES)]
-        for path in made:
-            if os.path.lexists(path):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        files = [*pki.make(names), pki.NewFile(CONFIG, text.encode(), 0o600)]
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            pki.make(folder, names)
-            pki.write_new(folder / CONFIG, text.encode(), 0o600)
-        except BaseException:
-            for path in made:
-                path.unlink(missing_ok=True)
-            raise
+        pki.write_new(folder, files)
         return cls(folder, names, user, password)
 
     def told(self) -> str:

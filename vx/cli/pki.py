@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY, AUTHORITY_KEY = "ca.pem", "ca.key"
 CERTIFICATE, KEY = "server.pem", "server.key"
-FILES = (AUTHORITY, AUTHORITY_KEY, CERTIFICATE, KEY)
 _AUTHORITY_LIFE = timedelta(days=20 * 365)
 _CERTIFICATE_LIFE = timedelta(days=825)
 _EARLIER = timedelta(days=1)
@@ -27,8 +27,17 @@ _EARLIER = timedelta(days=1)
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
 
 
-def make(folder: Path, names: Sequence[str]) -> None:
-    """Authority, certificate, and their keys. ValueError for what is neither a name nor an address; OSError."""
+@dataclass(frozen=True)
+class NewFile:
+    """A file that is to be made."""
+
+    name: str
+    content: bytes = field(repr=False)
+    mode: int
+
+
+def make(names: Sequence[str]) -> list[NewFile]:
+    """Authority, certificate, and their keys. ValueError for what is neither a name nor an address."""
     alternatives = x509.SubjectAlternativeName(_general_names((*names, *_ALWAYS)))
     authority_key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"vx authority of {names[0]}"[:64])])
@@ -50,10 +59,12 @@ def make(folder: Path, names: Sequence[str]) -> None:
         .sign(authority_key, hashes.SHA256())
     )
     key, certificate = _issue(authority, authority_key, alternatives, names[0])
-    write_new(folder / AUTHORITY_KEY, _private(authority_key), 0o600)
-    write_new(folder / AUTHORITY, authority.public_bytes(serialization.Encoding.PEM), 0o644)
-    write_new(folder / KEY, key, 0o600)
-    write_new(folder / CERTIFICATE, certificate, 0o644)
+    return [
+        NewFile(AUTHORITY_KEY, _private(authority_key), 0o600),
+        NewFile(AUTHORITY, authority.public_bytes(serialization.Encoding.PEM), 0o644),
+        NewFile(KEY, key, 0o600),
+        NewFile(CERTIFICATE, certificate, 0o644),
+    ]
 
 
 def renew(folder: Path) -> None:
@@ -69,12 +80,12 @@ def renew(folder: Path) -> None:
     alternatives = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     (common_name,) = old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     key, certificate = _issue(authority, authority_key, alternatives, str(common_name.value))
-    parts = [(folder / f"{name}.new", folder / name) for name in (KEY, CERTIFICATE)]
-    for (part, _), content, mode in zip(parts, (key, certificate), (0o600, 0o644), strict=True):
-        part.unlink(missing_ok=True)
-        write_new(part, content, mode)
-    for part, path in parts:
-        part.replace(path)
+    parts = [NewFile(f"{KEY}.new", key, 0o600), NewFile(f"{CERTIFICATE}.new", certificate, 0o644)]
+    for part in parts:
+        (folder / part.name).unlink(missing_ok=True)
+    write_new(folder, parts)
+    for part in parts:
+        (folder / part.name).replace(folder / part.name.removesuffix(".new"))
 
 
 def _issue(
@@ -129,7 +140,20 @@ def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def write_new(path: Path, content: bytes, mode: int) -> None:
-    """FileExistsError where there is one: nobody's keys and configuration are overwritten."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
-        file.write(content)
+def write_new(folder: Path, files: Sequence[NewFile]) -> None:
+    """Write all of them, or none where one fails. OSError; FileExistsError where one is there.
+
+    Nobody's keys and configuration are overwritten or removed: not those of somebody who does the same at this moment.
+    """
+    made: list[Path] = []
+    try:
+        for file in files:
+            path = folder / file.name
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, file.mode)
+            made.append(path)
+            with os.fdopen(fd, "wb") as opened:
+                opened.write(file.content)
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
