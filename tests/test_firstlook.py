@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from vx import firstlook
 from vx.config.schema import Archive, Camera
@@ -41,3 +46,33 @@ async def test_recordings_of_the_future_are_told(tmp_path: Path, caplog: pytest.
     (message,) = caplog.messages
     assert message.startswith(f"Entrance: {tmp_path}/{soon:%Y-%m-%d}")
     assert message.endswith("by its name: is the timezone right?")
+
+
+async def test_an_archive_that_hangs_holds_up_no_other(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    nursery: trio.Nursery,
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    hangs, told, answers, real = trio.Event(), trio.Event(), threading.Event(), os.listdir
+
+    def listdir(path: str) -> list[str]:
+        if path == str(tmp_path / "share"):
+            trio.from_thread.run_sync(hangs.set)
+            assert answers.wait(10), "the others were not looked at before"
+        return real(path)
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.set()
+
+    monkeypatch.setattr("vx.archive.segments.os.listdir", listdir)
+    monkeypatch.setattr(firstlook.log, "handlers", [Told()])
+    nursery.start_soon(firstlook.look, [camera("Yard", tmp_path / "share"), camera("Gate", tmp_path / "gone")])
+    await hangs.wait()
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(60)
+    await told.wait()
+    answers.set()
+    assert caplog.messages == [f"Gate: {tmp_path}/gone: there is no such directory"]
