@@ -229,7 +229,10 @@ def _make_registry(
         turns=Turns(most, config.max_queued_sessions, of_agents),
         budget=Budget(config.results.max_total, config.results.min_free),
         survey=partial(_survey, config, results),
-        roots={NamePattern.parse(archive.path).root for camera in config.camera for archive in camera.archive},
+        roots={
+            camera.access_point: {NamePattern.parse(archive.path).root for archive in camera.archive}
+            for camera in config.camera
+        },
     )
 
 

@@ -16,13 +16,10 @@ from vx.rights import Rights
 from vx.session.budget import Survey
 from vx.session.store import Memory, StoreError
 
+ORIGIN = "hosts/S/DeviceIpint.1/SourceEndpoint.video:0:0"
 CLIP = ClipJob(
     folder="",
-    sources=(
-        Source(
-            origin="hosts/S/DeviceIpint.1/SourceEndpoint.video:0:0", name="Gate", pattern="/r/%s.mp4", timezone="UTC"
-        ),
-    ),
+    sources=(Source(origin=ORIGIN, name="Gate", pattern="/r/%s.mp4", timezone="UTC"),),
     start_us=0,
     end_us=60_000_000,
     container="mp4",

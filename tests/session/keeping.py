@@ -6,8 +6,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from tests.session.fakes import COMPLETED
+from tests.session.fakes import COMPLETED, ORIGIN
 from vx.model import ResultFile
+from vx.report import Report, SourceReport
 from vx.session.session import Session
 from vx.virtual import MADE, Identity, Origin, Pieces, write_made
 
@@ -30,4 +31,5 @@ def session(folder: Path, name: str, *, lease: bool = True, used: int = SIZE, fi
         pieces.add(1, (SIZE - used) // 2, used)
         origin = Origin(path=str(recording), identity=Identity.of(recording.stat()), lease="1" if lease else "")
         write_made(result / MADE, [b"ten bytes."], pieces.describe((origin,)))
-    return Session(replace(COMPLETED, id=name, files=tuple(results)), folder / name), recording
+    report = Report((SourceReport(ORIGIN, "Gate"),))
+    return Session(replace(COMPLETED, id=name, files=tuple(results), report=report), folder / name), recording

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.session.fakes import ALICE, REQUEST, FakeDisk, FakeWorker, FakeWorkers, MemoryStore, at_once
+from tests.session.fakes import ALICE, ORIGIN, REQUEST, FakeDisk, FakeWorker, FakeWorkers, MemoryStore, at_once
 from vx.errors import Kind, VxError
 from vx.model import Caller, Delivery, State
 from vx.session.budget import Budget
@@ -61,7 +61,7 @@ class Rig:
             turns=turns or Turns(4, 100),
             budget=budget or Budget(),
             survey=self.disk.look,
-            roots=["/"],
+            roots={ORIGIN: ["/"]},
             now_us=lambda: round(trio.current_time() * 1e6),
             in_thread=at_once,
         )

@@ -72,7 +72,7 @@ class Looking:
         monkeypatch.setattr(watch, "_LEFT_FREE", 10)
         self.watch = Watch(
             at_once,
-            Holdings(at_once, []),
+            Holdings(at_once, {}),
             self.budget,
             absorb=self._absorb,
             end=self._end,

@@ -38,10 +38,13 @@ class InThread(Protocol):
 class Holdings:
     """Recordings that are held open."""
 
-    def __init__(self, in_thread: InThread, roots: Collection[str]) -> None:
-        """Nothing is opened but below `roots`, the folders of recordings: what a result consists of, a worker says."""
+    def __init__(self, in_thread: InThread, roots: Mapping[str, Collection[str]]) -> None:
+        """`roots`: the folders of recordings, by their camera's access point.
+
+        What a result consists of, a worker says: nothing is opened but below those of its session's cameras.
+        """
         self._in_thread = in_thread
-        self._roots = [PurePosixPath(root) for root in roots]
+        self._roots = roots
         self._held: dict[tuple[str, str], dict[str, int]] = {}
         """By session and file: descriptors by where the recording lies."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -54,7 +57,9 @@ class Holdings:
 
     async def hold(self, session: Session, file: ResultFile) -> None:
         """Hold what a result needs. What is gone by now ends its downloads."""
-        held = await self._in_thread(_open_unlinked, session.folder / file.id, self._roots)
+        cameras = {source.origin for source in session.record.report.sources}
+        roots = [PurePosixPath(root) for camera in cameras for root in self._roots.get(camera, ())]
+        held = await self._in_thread(_open_unlinked, session.folder / file.id, roots)
         if held:
             self._held[session.record.id, file.id] = held
 
@@ -93,7 +98,7 @@ def _open_unlinked(result: Path, roots: Sequence[PurePosixPath]) -> dict[str, in
             continue
         path = PurePosixPath(origin.path)
         if ".." in path.parts or not any(path.is_relative_to(root) for root in roots):
-            log.warning("%s can't be served: %s is no camera's recording", result, origin.path)
+            log.warning("%s can't be served: %s is no recording of its cameras", result, origin.path)
             continue
         try:
             fd = os.open(origin.path, os.O_RDONLY | os.O_CLOEXEC)

@@ -100,11 +100,11 @@ class Registry:
         turns: Turns,
         budget: Budget,
         survey: SurveyDisk,
-        roots: Collection[str],
+        roots: Mapping[str, Collection[str]],
         now_us: Callable[[], int] = timestamps.now_us,
         in_thread: InThread = trio.to_thread.run_sync,
     ) -> None:
-        """`roots` are the folders of recordings.
+        """`roots` are the folders of recordings, by their camera's access point.
 
         `now_us` is the wall clock; `in_thread` has disks wait elsewhere. Tests have both of their own.
         """
