@@ -134,7 +134,8 @@ class HalfAMigration:
 
 def migrating() -> None:
     import vx.app
-    from vx.session.store import MIGRATIONS, open_store
+    from vx.session.store import open_store
+    from vx.session.tables import MIGRATIONS
 
     vx.app.__dict__["open_store"] = partial(open_store, migrations=(*MIGRATIONS, HalfAMigration()))  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ from tests.e2e.test_export import archive, configuration
 from tests.e2e.test_restart import Serve, serve
 from tests.session.fakes import COMPLETED
 from vx.model import Caller
-from vx.session import store
+from vx.session import store, tables
 
 __all__ = ["archive", "serve"]  # fixtures
 
@@ -34,7 +34,7 @@ def fill(database: Path) -> list[str]:
     record = replace(COMPLETED, files=(), started_by=Caller("127.0.0.1", "127.0.0.1:1"))
     with closing(sqlite3.connect(database)) as db, db:
         for number, session_id in enumerate(ids, 1):
-            store._save(db, replace(record, id=session_id, number=number))
+            tables.save(db, replace(record, id=session_id, number=number))
     return ids
 
 

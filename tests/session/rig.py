@@ -16,6 +16,7 @@ from vx.errors import Kind, VxError
 from vx.model import Caller, Delivery, State
 from vx.session.budget import Budget
 from vx.session.registry import Lifetimes, Registry
+from vx.session.session import Session
 from vx.session.turns import Turns
 
 LIFETIMES = Lifetimes(live_stream=300, running=1800, completed=3600, removed=86_400, stop=10)
@@ -80,6 +81,11 @@ class Rig:
         assert self.state(session_id) is State.COMPLETED
         return session_id
 
-    def state(self, session_id: str) -> State:
+    def session(self, session_id: str) -> Session:
         """Without the renewal that asking would mean."""
-        return self.registry._sessions[session_id].record.state
+        session = self.registry._roster.get(session_id)
+        assert session is not None
+        return session
+
+    def state(self, session_id: str) -> State:
+        return self.session(session_id).record.state

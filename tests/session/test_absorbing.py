@@ -154,7 +154,7 @@ async def test_a_session_that_is_destroyed_meanwhile(
     monkeypatch.setattr(absorbing, "_AT_ONCE", 1000)
     budget = Budget()
     rig = Rig(tmp_path / "sessions", nursery, budget=budget)
-    session = rig.registry._sessions[await rig.complete("clip.mp4")]
+    session = rig.session(await rig.complete("clip.mp4"))
     (session.folder / "clip.mp4").unlink()
     result = Result(session.folder)
     (file,) = session.record.files
@@ -171,7 +171,7 @@ async def test_a_session_that_is_destroyed_meanwhile(
 async def test_what_was_copied_counts_as_the_sessions(tmp_path: Path, nursery: trio.Nursery) -> None:
     budget = Budget()
     rig = Rig(tmp_path / "sessions", nursery, budget=budget)
-    session = rig.registry._sessions[await rig.complete("clip.mp4")]
+    session = rig.session(await rig.complete("clip.mp4"))
     (session.folder / "clip.mp4").unlink()
     result = Result(session.folder)
     absorber = Absorber(rig.registry._holdings, budget, at_once)

@@ -185,7 +185,7 @@ async def finish(rig: Rig, where: Path, *names: str) -> str:
     for name in names:
         worker.write(name, b"data of " + name.encode())
     worker.end()
-    await rig.registry._sessions[session_id].completed.wait()
+    await rig.session(session_id).completed.wait()
     await trio.testing.wait_all_tasks_blocked()
     return session_id
 
@@ -214,7 +214,7 @@ async def test_what_cannot_be_stored_can_be_downloaded(rig: Rig, agent: Path) ->
     await trio.Path(agent).rename(agent.with_name("moved"))
     worker.write("a.mp4", b"data")
     worker.end()
-    await rig.registry._sessions[session_id].completed.wait()
+    await rig.session(session_id).completed.wait()
     record = rig.registry.get(session_id)
     assert (record.succeeded, record.reason) == (
         False,

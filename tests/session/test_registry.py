@@ -17,7 +17,7 @@ from vx.jobs import Live, Note, Progress, SalvageJob, SnapshotJob
 from vx.model import State
 from vx.session import folders
 from vx.session.budget import Budget, Recorded, Survey
-from vx.session.registry import NO_SESSION
+from vx.session.roster import NO_SESSION
 from vx.session.store import StoreError
 from vx.session.turns import Turns
 
@@ -773,14 +773,3 @@ async def test_sessions_belong_to_their_user(rig: Rig) -> None:
     assert [record.id for record in rig.registry.page(0, 10, BOB)] == [mine, theirs]  # a supervisor
     await rig.registry.destroy(mine, BOB)
     await rig.registry.destroy(theirs, CAROL)
-
-
-async def test_a_page_of_ones_own_goes_on_behind_those_of_others(rig: Rig) -> None:
-    ids = []
-    for caller in (ALICE, CAROL, ALICE, CAROL, ALICE):
-        ids.append((await rig.registry.start(REQUEST, caller)).id)
-    first = rig.registry.page(0, 2, ALICE)
-    assert [record.id for record in first] == [ids[0], ids[2]]
-    assert [record.id for record in rig.registry.page(first[-1].number, 2, ALICE)] == [ids[4]]
-    for session_id in ids:
-        await rig.registry.destroy(session_id, BOB)

@@ -14,7 +14,7 @@ from vx.errors import Kind
 from vx.jobs import Ended, Note, Probed, ProbeJob, Progress, SourceEnded
 from vx.model import State
 from vx.session.budget import Budget, Recorded, Survey
-from vx.session.registry import NO_SESSION
+from vx.session.roster import NO_SESSION
 from vx.session.turns import Turns
 
 S = 1_000_000

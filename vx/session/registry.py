@@ -1,4 +1,4 @@
-"""The sessions of this server: which there are, and who may touch them.
+"""The sessions of this server: how they begin, what is asked of them, how they end.
 
 Each session is a task of the registry's nursery: it is exported (`exporter`), saved (`ledger`), and over. A new state
 is in the store before anybody is told of it. The lifecycle's table decides, this file acts.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -32,6 +30,7 @@ from vx.session.exporter import Exporter, delivery_threads
 from vx.session.leases import Holdings, InThread
 from vx.session.ledger import RETRY_S, SAVE_S, Ledger, shielded
 from vx.session.prospect import Prospect
+from vx.session.roster import Roster
 from vx.session.session import Outcome, Session
 from vx.session.store import Store, StoreError
 from vx.session.tally import Tally
@@ -39,8 +38,6 @@ from vx.session.turns import Turns
 from vx.session.watch import Watch
 
 log = logging.getLogger(__name__)
-
-NO_SESSION = "There is no session with provided ID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +116,7 @@ class Registry:
         self._survey = survey
         self._now_us = now_us
         self._in_thread = in_thread
-        self._sessions: dict[str, Session] = {}
-        self._starting: dict[str, Session] = {}
-        """Those whose start is being saved; nobody knows of them yet."""
-        self._numbers: list[int] = []
-        self._by_number: dict[int, Session] = {}
-        self._last_number = 0
+        self._roster = Roster()
         self._tally = Tally()
         self.deadlines = Deadlines()
 
@@ -138,7 +130,7 @@ class Registry:
         """
         session = self._admit(request, caller, await self._look(request))
         record = session.record
-        self._starting[record.id] = session
+        self._roster.announce(session)
         self._grant_turns()
         job: Job = msgspec.structs.replace(request.job, folder=str(session.folder))
         if isinstance(job, ClipJob) and job.virtual:
@@ -151,17 +143,17 @@ class Registry:
                 self._nursery.start_soon(self._run, session, job, settled, name=f"session {record.id}")
                 await self._in_thread(folders.sync, session.folder.parent)
                 await self._ledger.save(record, [self._ledger.entry("start", record, caller)])
-                self._add(session)
+                self._roster.add(session)
         except OSError as error:
             raise VxError(Kind.EXHAUSTED, f"the session's folder cannot be made: {error.strerror}") from None
         finally:
-            del self._starting[record.id]
             settled.set()
-            if not self._exists(session):
+            if session not in self._roster:
+                self._roster.withdraw(session)
                 self._turns.leave(record.id)
                 self._budget.settle(record.id, 0)
                 self._grant_turns()
-        if not self._exists(session):
+        if session not in self._roster:
             raise VxError(Kind.UNAVAILABLE, "the session could not be saved in time")
         self._touch(session)
         if self._ledger.closing:
@@ -172,7 +164,7 @@ class Registry:
         """A session that has its room on the disk and its place among the others. VxError(EXHAUSTED)."""
         record = Record(
             id=secrets.token_hex(16),
-            number=self._last_number + 1,
+            number=self._roster.last_number + 1,
             options=request.options,
             timezone_min=request.timezone_min,
             started_us=self._now_us(),
@@ -188,7 +180,6 @@ class Registry:
         except VxError:
             self._budget.settle(record.id, 0)
             raise
-        self._last_number = record.number
         session = Session(record, self._folder / record.id)
         live = request.job.live if isinstance(request.job, ClipJob) else None
         session.is_live_stream, session.is_endless = live is not None, live is not None and not live.duration_us
@@ -223,7 +214,7 @@ class Registry:
 
     def standing(self, session_id: str, caller: Caller = THE_SERVER) -> Standing:
         """How far the session is; asking keeps it alive. VxError(NOT_FOUND) for an unknown id."""
-        session = self._find(session_id, caller)
+        session = self._roster.find(session_id, caller)
         self._touch(session)
         record = session.record
         is_whole = not record.state.is_running and not record.report.stopped
@@ -237,7 +228,7 @@ class Registry:
         """What there is to count at this moment."""
         states = dict.fromkeys((state.value for state in State if state is not State.FORGOTTEN), 0)
         running: list[Session] = []
-        for session in self._sessions.values():
+        for session in self._roster:
             states[session.record.state.value] += 1
             if session.record.state.is_running:
                 running.append(session)
@@ -252,40 +243,32 @@ class Registry:
 
     async def wait_changed(self, session_id: str, caller: Caller = THE_SERVER) -> None:
         """Wait until something of the session is another than now, or it is gone. VxError as `get`."""
-        await self._find(session_id, caller).wait_changed()
+        await self._roster.find(session_id, caller).wait_changed()
 
     def get(self, session_id: str, caller: Caller = THE_SERVER) -> Record:
         """The session as it is now; asking keeps it alive. VxError(NOT_FOUND) for an unknown id."""
-        session = self._find(session_id, caller)
+        session = self._roster.find(session_id, caller)
         self._touch(session)
         return session.record
 
     async def stop(self, session_id: str, caller: Caller = THE_SERVER) -> Record:
         """End the work, keep what was written, and wait for that."""
-        session = self._find(session_id, caller)
+        session = self._roster.find(session_id, caller)
         self._request_stop(session, caller)
         await session.completed.wait()
         return session.record
 
     async def destroy(self, session_id: str, caller: Caller = THE_SERVER) -> None:
         """Stop the session if it runs, end the downloads of its files, and delete both files and row."""
-        session = self._find(session_id, caller)
+        session = self._roster.find(session_id, caller)
         if session.destruction is None:
             session.destruction = Outcome()
             self._nursery.start_soon(self._destroy, session, session.destruction, caller)
         await session.destruction.wait()  # it goes on when the caller has gone
 
     def page(self, after: int, size: int, caller: Caller = THE_SERVER) -> list[Record]:
-        """Up to `size` of the caller's sessions that started after number `after`, oldest first.
-
-        None is shown before all that have a lower number can be: who goes on behind it would never see those.
-        """
-        begin, end = bisect_right(self._numbers, after), len(self._numbers)
-        if self._starting:
-            lowest = min(session.record.number for session in self._starting.values())
-            end = bisect_left(self._numbers, lowest)
-        records = (self._by_number[self._numbers[index]].record for index in range(begin, end))
-        return list(islice((record for record in records if _may_touch(caller, record)), size))
+        """Up to `size` of the caller's sessions that started after number `after`, oldest first."""
+        return self._roster.page(after, size, caller)
 
     @contextmanager
     def lease(
@@ -296,7 +279,7 @@ class Registry:
         VxError: NOT_FOUND for an unknown session or file, PRECONDITION where the session has not completed or an export
         agent has stored the file.
         """
-        session = self._find(session_id, caller)
+        session = self._roster.find(session_id, caller)
         record = session.record
         if record.state.is_running:
             raise VxError(
@@ -319,7 +302,7 @@ class Registry:
 
     async def note_download(self, session_id: str, detail: str, caller: Caller) -> None:
         """Remember that a download begins. VxError where that cannot be remembered."""
-        record = self._find(session_id, caller).record
+        record = self._roster.find(session_id, caller).record
         await self._ledger.note(self._ledger.entry("download", record, caller, detail))
 
     # ---- a session's task
@@ -336,7 +319,7 @@ class Registry:
             finally:
                 with trio.CancelScope(shield=True):  # what `start` waits for has a deadline
                     await settled.wait()
-                exists = self._exists(session)
+                exists = session in self._roster
                 if exists:
                     await self._complete(session, ended)
         if not exists:
@@ -345,7 +328,7 @@ class Registry:
     async def _note(self, session: Session, settled: trio.Event, exporting: trio.CancelScope) -> None:
         """Have the session's files noted once it exists; cancels the export if it never will."""
         await settled.wait()
-        if self._exists(session):
+        if session in self._roster:
             await self._exporter.note(session)
         else:
             exporting.cancel()
@@ -386,7 +369,8 @@ class Registry:
 
     def _grant_turns(self) -> None:
         for session_id in self._turns.grant():
-            session = self._sessions.get(session_id) or self._starting[session_id]
+            session = self._roster.get(session_id)
+            assert session is not None
             if session.record.state is State.QUEUED:  # else it has just been stopped
                 state = lifecycle.advance(session.record.state, lifecycle.Event.TURN)
                 session.record = replace(session.record, state=state)
@@ -394,26 +378,10 @@ class Registry:
 
     # ---- the end of sessions
 
-    def _find(self, session_id: str, caller: Caller) -> Session:
-        session = self._sessions.get(session_id)
-        is_gone = session is None or (session.destruction and session.completed.is_set())
-        if session is None or is_gone or not _may_touch(caller, session.record):
-            raise VxError(Kind.NOT_FOUND, NO_SESSION)
-        return session
-
-    def _exists(self, session: Session) -> bool:
-        return self._sessions.get(session.record.id) is session
-
-    def _add(self, session: Session) -> None:
-        record = session.record
-        self._sessions[record.id] = self._by_number[record.number] = session
-        at = bisect_left(self._numbers, record.number)
-        self._numbers.insert(at, record.number)  # at the end, but for starts that are saved out of order
-
     def _touch(self, session: Session) -> None:
         """Somebody cares about the session: its clock starts again."""
         record = session.record
-        if session.leases or not self._exists(session):
+        if session.leases or session not in self._roster:
             return
         if record.state.is_running:
             self.deadlines.set(record.id, trio.current_time() + self._running_lifetime_s(session))
@@ -435,7 +403,7 @@ class Registry:
 
     async def expire(self, session_id: str) -> None:
         """What is due when a session's deadline has come: it is stopped, purged, or forgotten."""
-        session = self._sessions.get(session_id)
+        session = self._roster.get(session_id)
         if session is None or session.leases or session.destruction:
             return
         try:
@@ -461,8 +429,7 @@ class Registry:
             await self._purge(session, "its files, for want of space: retention deleted the recordings that it keeps")
 
         def with_results() -> list[Session]:
-            found = (self._by_number[number] for number in self._numbers)
-            return [session for session in found if session.record.state is State.COMPLETED and session.record.files]
+            return [each for each in self._roster if each.record.state is State.COMPLETED and each.record.files]
 
         absorb = Absorber(self._holdings, self._budget, self._in_thread).absorb
         watch = Watch(self._in_thread, self._holdings, self._budget, absorb=absorb, end=end, min_free=min_free)
@@ -520,8 +487,7 @@ class Registry:
                 await self._ledger.delete(record, [self._ledger.entry("remove", record, caller, detail)])
             session.record = replace(record, state=state, files=())
             self.deadlines.remove(record.id)
-            del self._sessions[record.id], self._by_number[record.number]
-            del self._numbers[bisect_left(self._numbers, record.number)]
+            self._roster.remove(session)
             await self._remove_folder(session)
 
     async def _remove_folder(self, session: Session) -> None:
@@ -533,7 +499,7 @@ class Registry:
     async def close(self) -> None:
         """Take no new session, stop those that run, and wait until their files are finalised."""
         self._ledger.closing = True
-        running = [session for session in self._sessions.values() if session.record.state.is_running]
+        running = [session for session in self._roster if session.record.state.is_running]
         for session in running:
             self._request_stop(session, THE_SERVER, "the server was shut down")
         for session in running:
@@ -552,11 +518,11 @@ class Registry:
         of their files. Once, before anything else. StoreError, OSError.
         """
         memory = await self._ledger.load()
-        self._last_number = memory.last_number
+        self._roster.last_number = memory.last_number
         interrupted = []
         for record in memory.records:
             session = Session(record, self._folder / record.id)
-            self._add(session)
+            self._roster.add(session)
             if record.state.is_running:
                 interrupted.append(session)
                 continue
@@ -574,12 +540,7 @@ class Registry:
         for session in interrupted:
             for file in session.record.files:
                 await self._holdings.hold(session, file)
-        known = {key: session.record for key, session in self._sessions.items()}
+        known = {session.record.id: session.record for session in self._roster}
         for folder in await self._in_thread(folders.strays, self._folder, known):
             await recovery.wait_unused(folder)
         await self._in_thread(folders.sweep, self._folder, known)
-
-
-def _may_touch(caller: Caller, record: Record) -> bool:
-    """Whether the session exists for the caller."""
-    return caller.rights.supervisor or caller.name == record.started_by.name
