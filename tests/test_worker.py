@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from vx.child import ChildLink
-from vx.jobs import Ended, Event, Note, Probed, SalvageJob
+from vx.jobs import Ended, Event, SalvageJob
 from vx.worker import ENVIRONMENT, Worker, WorkerLimits, WorkerPool
 
 LIMITS = WorkerLimits(nice=0, memory=4 << 30)
@@ -88,21 +87,6 @@ async def test_workers_are_started_at_the_same_time(pool: WorkerPool) -> None:
         for _ in range(10):
             nursery.start_soon(work)
     assert len(ended) == 10
-
-
-def notice_much(job: bytes, sock: socket.socket, limits: WorkerLimits) -> None:
-    """What a worker does that has met thousands of broken recordings."""
-    notes = tuple(Note(level="warning", text=f"{number}: {'x' * 100}", source=0) for number in range(3000))
-    ChildLink(sock).send(Probed(source=0, video="copied", notes=notes))
-
-
-async def test_of_more_notes_than_fit_the_first_come() -> None:
-    async with WorkerPool(LIMITS, main=notice_much).open_worker(NO_WORK) as worker:
-        (probed,) = await events_of(worker)
-    assert isinstance(probed, Probed)
-    assert probed.video == "copied"
-    assert 100 < len(probed.notes) < 3000
-    assert probed.notes[99].text.startswith("99: ")
 
 
 def test_nothing_is_loaded_from_the_folder_in_which_the_server_was_started(tmp_path: Path) -> None:

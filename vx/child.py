@@ -31,7 +31,6 @@ from vx.jobs import (
     Event,
     Job,
     Note,
-    Probed,
     ProbeJob,
     SalvageJob,
     SnapshotJob,
@@ -43,7 +42,7 @@ from vx.jobs import (
 from vx.privileges import keep_memory_private
 
 MAX_EVENT = 64 * 1024
-"""Bytes of an event, which is one datagram. Of more notes than fit into one the last are left out."""
+"""Bytes of an event, which is one datagram."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """As malloc.h numbers them."""
 _LONGEST_TEXT = 10_000
@@ -70,10 +69,8 @@ class ChildLink:
 
     def send(self, event: Event) -> None:
         """Tell the server. If it is gone, nobody wants the result, and the process ends."""
-        while len(data := encode(event)) > MAX_EVENT and isinstance(event, Probed):
-            event = msgspec.structs.replace(event, notes=event.notes[: len(event.notes) // 2])
         try:
-            self._sock.send(data)
+            self._sock.send(encode(event))
         except ConnectionError:
             os._exit(1)
 

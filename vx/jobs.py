@@ -274,6 +274,8 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True, tag="probed"):
     sample_us: int = 0
     """How much of the recording that is."""
     notes: tuple[Note, ...] = ()
+    further_notes: int = 0
+    """How many more there are than an event has room for."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):

@@ -123,6 +123,7 @@ def test_an_estimate(run: Run, server: str, script: Script) -> None:
         video=v1.Track(codec="h264", treatment=v1.ETreatment.TREATMENT_COPIED),
         audio=v1.Track(codec="aac", treatment=v1.ETreatment.TREATMENT_ENCODED),
         remarks=[v1.Remark(text="the sound is encoded: a quality is wanted")],
+        further_remarks=3,
     )
     script.estimate = v1.EstimateResponse(
         sources=[source], expected_bytes=900_000, is_rough=True, is_allowed=True, would_wait=True
@@ -139,6 +140,7 @@ def test_an_estimate(run: Run, server: str, script: Script) -> None:
         "  picture   h264 is copied",
         "  sound     aac is encoded",
         "  note      the sound is encoded: a quality is wanted",
+        "  …         3 more notes",
     ]
     assert script.started[0].archive.start_timestamp == START
     assert script.calls == []

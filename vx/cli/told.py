@@ -96,12 +96,12 @@ def estimate_lines(estimate: v1.EstimateResponse) -> list[str]:
         recorded = show_duration(source.duration // timedelta(microseconds=1))
         lines.append(f"camera      {plain(source.name)}: {recorded} recorded, {show_size(source.recorded_bytes)}")
         lines += [f"  recorded  {_interval(interval)}" for interval in source.recorded[:_MOST]]
-        lines += _further(len(source.recorded) - _MOST, "recorded")
+        lines += _further(len(source.recorded[_MOST:]), "recorded")
         lines += _gaps(source.gaps, 0)
         for kind, track in (("picture", source.video), ("sound", source.audio)):
             if betterproto.serialized_on_wire(track):
                 lines.append(f"  {kind:<9} {plain(f'{track.codec} ' if track.codec else '')}{_treatment(track)}")
-        lines += _remarks(source.remarks, 0)
+        lines += _remarks(source.remarks, source.further_remarks)
         if source.error:
             lines.append(f"  unknown   {plain(source.error)}")
     return lines
@@ -131,13 +131,13 @@ def _outcome(source: v1.SourceReport) -> str:
 
 def _gaps(gaps: Sequence[v1.Interval], further: int) -> list[str]:
     lines = [f"  gap       {_interval(gap)}" for gap in gaps[:_MOST]]
-    return lines + _further(further + len(gaps) - _MOST, "gaps")
+    return lines + _further(further + len(gaps[_MOST:]), "gaps")
 
 
 def _remarks(remarks: Iterable[v1.Remark], further: int) -> list[str]:
     shown = list(remarks)
     lines = [f"  note      {plain(remark.text)}" for remark in shown[:_MOST]]
-    return lines + _further(further + len(shown) - _MOST, "notes")
+    return lines + _further(further + len(shown[_MOST:]), "notes")
 
 
 def _further(count: int, what: str) -> list[str]:

@@ -120,6 +120,7 @@ def _source_estimate(prospect: Prospect, number: int) -> SourceEstimate:
             estimate.audio = Track(codec=probed.audio_codec, treatment=_TREATMENTS[probed.audio])
     if probed is not None:
         estimate.remarks = [Remark(level=_LEVELS[note.level], text=note.text) for note in probed.notes]
+        estimate.further_remarks = probed.further_notes
     return estimate
 
 

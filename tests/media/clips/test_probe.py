@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.material import SECOND, T0, do, numbered, source
-from tools.make_recordings import MEDIAMTX, Form, Piece, cut
-from vx.jobs import ClipJob, Coding, Gap, Probed, ProbeJob
+from tools.make_recordings import MEDIAMTX, Form, Piece, cut, segment_path
+from vx.child import MAX_EVENT
+from vx.jobs import ClipJob, Coding, Gap, Probed, ProbeJob, encode
 
 FORM = Form(audio=True)
 
@@ -90,6 +91,17 @@ def test_a_broken_recording_is_told_and_the_next_one_looked_at(tmp_path: Path) -
     (probed,) = probe(clip(pattern, end=4))
     assert probed.video == "copied"
     assert str(broken) in probed.notes[0].text
+
+
+def test_of_more_notes_than_an_event_holds_the_first_are_told_and_the_rest_counted(tmp_path: Path) -> None:
+    pattern, count = str(tmp_path / MEDIAMTX), 600
+    for number in range(count):
+        segment_path(pattern, T0 + number * SECOND, "UTC").write_bytes(b"nonsense" * 100)
+    (probed,) = probe(clip(Path(pattern), end=count))
+    assert str(segment_path(pattern, T0, "UTC")) in probed.notes[0].text
+    assert len(probed.notes) + probed.further_notes == count
+    assert probed.further_notes
+    assert len(encode(probed)) < MAX_EVENT
 
 
 @pytest.mark.parametrize("discrete", [True, False])

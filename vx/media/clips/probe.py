@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from vx.jobs import ClipJob, Ended, Link, Note, Probed, ProbeJob, Treatment
+from vx.jobs import ClipJob, Ended, Link, Note, Probed, ProbeJob, Treatment, encode
 from vx.media.clips.clip import open_reader, pipeline
 from vx.media.clips.feeding import clip_us
 from vx.media.packets.messages import Begin, Message, TimedPacket, Track
@@ -19,6 +19,8 @@ _SAMPLE_US = 4_000_000
 """Two groups of pictures as they are encoded here."""
 _SAMPLE_S = 1.0
 """Longer than this none is encoded on trial, however slow that is."""
+_ROOM_FOR_NOTES = 32 << 10
+"""Bytes of those that are told of a source, which is one event; of thousands of broken recordings the first are."""
 
 
 def probe(job: ProbeJob, link: Link) -> Ended:
@@ -35,6 +37,8 @@ class _Rehearsal:
         self._source = job.sources[number]
         self._link = link
         self._notes: list[Note] = []
+        self._further_notes = 0
+        self._room = _ROOM_FOR_NOTES
         self._recorded: Begin | None = None
         self._written: Begin | None = None
         self._size = 0
@@ -49,7 +53,7 @@ class _Rehearsal:
         finally:
             reader.abandon()
         if self._recorded is None or self._written is None:
-            return Probed(source=self._number, notes=tuple(self._notes))
+            return Probed(source=self._number, notes=tuple(self._notes), further_notes=self._further_notes)
         before, after = self._recorded, self._written
         encodes = "encoded" in (self._video(), self._audio())
         return Probed(
@@ -61,6 +65,7 @@ class _Rehearsal:
             sample_bytes=self._size if encodes else 0,
             sample_us=after.wall_us(self._shown_us[1]) - after.wall_us(self._shown_us[0]) if encodes else 0,
             notes=tuple(self._notes),
+            further_notes=self._further_notes,
         )
 
     def _rehearse(self, messages: Iterator[Message]) -> None:
@@ -114,10 +119,17 @@ class _Rehearsal:
         return "copied" if after.template is before.template else "encoded"
 
     def _warn(self, text: str) -> None:
-        self._notes.append(Note(level="warning", text=text, source=self._number))
+        self._tell(Note(level="warning", text=text, source=self._number))
 
     def _inform(self, text: str) -> None:
-        self._notes.append(Note(level="info", text=text, source=self._number))
+        self._tell(Note(level="info", text=text, source=self._number))
+
+    def _tell(self, note: Note) -> None:
+        self._room -= len(encode(note))
+        if self._room < 0:
+            self._further_notes += 1
+        else:
+            self._notes.append(note)
 
 
 def _codec(track: Track) -> str:

@@ -1035,45 +1035,46 @@ FILES: dict[str, File] = {
             b'(\tR\x05codec\x12/\n\ttreatment\x18\x02 \x01(\x0e2\x11.vx.v1.ETreatmentR\ttreatment"A\n\x06Re'
             b'mark\x12#\n\x05level\x18\x01 \x01(\x0e2\r.vx.v1.ELevelR\x05level\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text"Z\n'
             b'\x0fEstimateRequest\x12G\n\x0fsession_options\x18\x01 \x01(\x0b2\x1e.axxonsoft.bl.mmexpor'
-            b't.OptionsR\x0esessionOptions"\xf3\x02\n\x0eSourceEstimate\x12\x16\n\x06origin\x18\x01 \x01(\tR\x06or'
+            b't.OptionsR\x0esessionOptions"\x9c\x03\n\x0eSourceEstimate\x12\x16\n\x06origin\x18\x01 \x01(\tR\x06or'
             b'igin\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12+\n\x08recorded\x18\x03 \x03(\x0b2\x0f.vx.v1.IntervalR\x08rec'
             b'orded\x12#\n\x04gaps\x18\x04 \x03(\x0b2\x0f.vx.v1.IntervalR\x04gaps\x125\n\x08duration\x18\x05 \x01(\x0b2\x19.g'
             b'oogle.protobuf.DurationR\x08duration\x12%\n\x0erecorded_bytes\x18\x06 \x01(\x04R\rrecor'
             b'dedBytes\x12"\n\x05video\x18\x07 \x01(\x0b2\x0c.vx.v1.TrackR\x05video\x12"\n\x05audio\x18\x08 \x01(\x0b2\x0c.vx'
             b".v1.TrackR\x05audio\x12'\n\x07remarks\x18\t \x03(\x0b2\r.vx.v1.RemarkR\x07remarks\x12\x14\n\x05err"
-            b'or\x18\n \x01(\tR\x05error"\x8b\x02\n\x10EstimateResponse\x12/\n\x07sources\x18\x01 \x03(\x0b2\x15.vx.v1.So'
-            b'urceEstimateR\x07sources\x12%\n\x0eexpected_bytes\x18\x02 \x01(\x04R\rexpectedBytes\x12\x19\n\x08'
-            b'is_rough\x18\x03 \x01(\x08R\x07isRough\x12\x1d\n\nis_allowed\x18\x04 \x01(\x08R\tisAllowed\x12\x18\n\x07refusa'
-            b'l\x18\x05 \x01(\tR\x07refusal\x12\x1d\n\nwould_wait\x18\x06 \x01(\x08R\twouldWait\x12,\n\x12agent_access_'
-            b'point\x18\x07 \x01(\tR\x10agentAccessPoint"\xe6\x02\n\x0cSourceReport\x12\x16\n\x06origin\x18\x01 \x01(\tR\x06'
-            b'origin\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12+\n\x08recorded\x18\x03 \x03(\x0b2\x0f.vx.v1.IntervalR\x08r'
-            b'ecorded\x12#\n\x04gaps\x18\x04 \x03(\x0b2\x0f.vx.v1.IntervalR\x04gaps\x12!\n\x0cfurther_gaps\x18\x05 \x01'
-            b"(\rR\x0bfurtherGaps\x12'\n\x07remarks\x18\x06 \x03(\x0b2\r.vx.v1.RemarkR\x07remarks\x12'\n\x0ffurt"
-            b'her_remarks\x18\x07 \x01(\rR\x0efurtherRemarks\x120\n\x14last_frame_timestamp\x18\x08 \x01(\tR'
-            b'\x12lastFrameTimestamp\x12\x1b\n\thas_ended\x18\t \x01(\x08R\x08hasEnded\x12\x14\n\x05error\x18\n \x01(\tR'
-            b'\x05error"\xa5\x05\n\x06Report\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12#\n\x05phase\x18\x02 \x01(\x0e2'
-            b'\r.vx.v1.EPhaseR\x05phase\x12\x18\n\x07percent\x18\x03 \x01(\x01R\x07percent\x12#\n\rbytes_written'
-            b'\x18\x04 \x01(\x04R\x0cbytesWritten\x126\n\ttime_left\x18\x05 \x01(\x0b2\x19.google.protobuf.Durati'
-            b'onR\x08timeLeft\x12%\n\x0esessions_ahead\x18\x06 \x01(\rR\rsessionsAhead\x12\x1d\n\nstarted_b'
-            b'y\x18\x07 \x01(\tR\tstartedBy\x12!\n\x0cstarted_from\x18\x08 \x01(\tR\x0bstartedFrom\x12+\n\x11started'
-            b"_timestamp\x18\t \x01(\tR\x10startedTimestamp\x12'\n\x0fended_timestamp\x18\n \x01(\tR\x0eend"
-            b'edTimestamp\x12+\n\x11removed_timestamp\x18\x0b \x01(\tR\x10removedTimestamp\x12\x1c\n\tsucc'
-            b'eeded\x18\x0c \x01(\x08R\tsucceeded\x12\x16\n\x06reason\x18\r \x01(\tR\x06reason\x12-\n\x07sources\x18\x0e \x03(\x0b2'
-            b"\x13.vx.v1.SourceReportR\x07sources\x12'\n\x07remarks\x18\x0f \x03(\x0b2\r.vx.v1.RemarkR\x07r"
-            b'emarks\x128\n\x05files\x18\x10 \x03(\x0b2".axxonsoft.bl.mmexport.Result.FileR\x05files'
-            b'\x12,\n\x12agent_access_point\x18\x11 \x01(\tR\x10agentAccessPoint"1\n\x10GetReportReque'
-            b'st\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId":\n\x11GetReportResponse\x12%\n\x06report'
-            b'\x18\x01 \x01(\x0b2\r.vx.v1.ReportR\x06report"3\n\x12WatchReportRequest\x12\x1d\n\nsession_i'
-            b'd\x18\x01 \x01(\tR\tsessionId"<\n\x13WatchReportResponse\x12%\n\x06report\x18\x01 \x01(\x0b2\r.vx.v'
-            b'1.ReportR\x06report*}\n\x06EPhase\x12\x11\n\rPHASE_UNKNOWN\x10\x00\x12\x11\n\rPHASE_WAITING\x10\x01'
-            b'\x12\x11\n\rPHASE_RUNNING\x10\x02\x12\x12\n\x0ePHASE_STOPPING\x10\x03\x12\x13\n\x0fPHASE_COMPLETED\x10\x04\x12\x11\n\r'
-            b'PHASE_REMOVED\x10\x05*h\n\nETreatment\x12\x15\n\x11TREATMENT_UNKNOWN\x10\x00\x12\x14\n\x10TREATMEN'
-            b'T_COPIED\x10\x01\x12\x15\n\x11TREATMENT_ENCODED\x10\x02\x12\x16\n\x12TREATMENT_LEFT_OUT\x10\x03*<\n\x06ELe'
-            b'vel\x12\x0e\n\nLEVEL_INFO\x10\x00\x12\x11\n\rLEVEL_WARNING\x10\x01\x12\x0f\n\x0bLEVEL_ERROR\x10\x022\xda\x01\n\x13Expo'
-            b'rtReportService\x12;\n\x08Estimate\x12\x16.vx.v1.EstimateRequest\x1a\x17.vx.v1.Esti'
-            b'mateResponse\x12>\n\tGetReport\x12\x17.vx.v1.GetReportRequest\x1a\x18.vx.v1.GetRe'
-            b'portResponse\x12F\n\x0bWatchReport\x12\x19.vx.v1.WatchReportRequest\x1a\x1a.vx.v1.W'
-            b'atchReportResponse0\x01b\x06proto3'
+            b'or\x18\n \x01(\tR\x05error\x12\'\n\x0ffurther_remarks\x18\x0b \x01(\rR\x0efurtherRemarks"\x8b\x02\n\x10Est'
+            b'imateResponse\x12/\n\x07sources\x18\x01 \x03(\x0b2\x15.vx.v1.SourceEstimateR\x07sources\x12%'
+            b'\n\x0eexpected_bytes\x18\x02 \x01(\x04R\rexpectedBytes\x12\x19\n\x08is_rough\x18\x03 \x01(\x08R\x07isRough'
+            b'\x12\x1d\n\nis_allowed\x18\x04 \x01(\x08R\tisAllowed\x12\x18\n\x07refusal\x18\x05 \x01(\tR\x07refusal\x12\x1d\n\nwou'
+            b'ld_wait\x18\x06 \x01(\x08R\twouldWait\x12,\n\x12agent_access_point\x18\x07 \x01(\tR\x10agentAcces'
+            b'sPoint"\xe6\x02\n\x0cSourceReport\x12\x16\n\x06origin\x18\x01 \x01(\tR\x06origin\x12\x12\n\x04name\x18\x02 \x01(\tR\x04n'
+            b'ame\x12+\n\x08recorded\x18\x03 \x03(\x0b2\x0f.vx.v1.IntervalR\x08recorded\x12#\n\x04gaps\x18\x04 \x03(\x0b2\x0f'
+            b".vx.v1.IntervalR\x04gaps\x12!\n\x0cfurther_gaps\x18\x05 \x01(\rR\x0bfurtherGaps\x12'\n\x07rema"
+            b"rks\x18\x06 \x03(\x0b2\r.vx.v1.RemarkR\x07remarks\x12'\n\x0ffurther_remarks\x18\x07 \x01(\rR\x0efurt"
+            b'herRemarks\x120\n\x14last_frame_timestamp\x18\x08 \x01(\tR\x12lastFrameTimestamp\x12\x1b\n\t'
+            b'has_ended\x18\t \x01(\x08R\x08hasEnded\x12\x14\n\x05error\x18\n \x01(\tR\x05error"\xa5\x05\n\x06Report\x12\x1d\n\nse'
+            b'ssion_id\x18\x01 \x01(\tR\tsessionId\x12#\n\x05phase\x18\x02 \x01(\x0e2\r.vx.v1.EPhaseR\x05phase\x12\x18'
+            b'\n\x07percent\x18\x03 \x01(\x01R\x07percent\x12#\n\rbytes_written\x18\x04 \x01(\x04R\x0cbytesWritten\x126\n'
+            b'\ttime_left\x18\x05 \x01(\x0b2\x19.google.protobuf.DurationR\x08timeLeft\x12%\n\x0esession'
+            b's_ahead\x18\x06 \x01(\rR\rsessionsAhead\x12\x1d\n\nstarted_by\x18\x07 \x01(\tR\tstartedBy\x12!\n\x0cs'
+            b'tarted_from\x18\x08 \x01(\tR\x0bstartedFrom\x12+\n\x11started_timestamp\x18\t \x01(\tR\x10start'
+            b"edTimestamp\x12'\n\x0fended_timestamp\x18\n \x01(\tR\x0eendedTimestamp\x12+\n\x11removed_"
+            b'timestamp\x18\x0b \x01(\tR\x10removedTimestamp\x12\x1c\n\tsucceeded\x18\x0c \x01(\x08R\tsucceeded\x12'
+            b'\x16\n\x06reason\x18\r \x01(\tR\x06reason\x12-\n\x07sources\x18\x0e \x03(\x0b2\x13.vx.v1.SourceReportR\x07s'
+            b'ources\x12\'\n\x07remarks\x18\x0f \x03(\x0b2\r.vx.v1.RemarkR\x07remarks\x128\n\x05files\x18\x10 \x03(\x0b2"'
+            b'.axxonsoft.bl.mmexport.Result.FileR\x05files\x12,\n\x12agent_access_point\x18'
+            b'\x11 \x01(\tR\x10agentAccessPoint"1\n\x10GetReportRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR'
+            b'\tsessionId":\n\x11GetReportResponse\x12%\n\x06report\x18\x01 \x01(\x0b2\r.vx.v1.ReportR\x06'
+            b'report"3\n\x12WatchReportRequest\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId"<\n\x13W'
+            b'atchReportResponse\x12%\n\x06report\x18\x01 \x01(\x0b2\r.vx.v1.ReportR\x06report*}\n\x06EPh'
+            b'ase\x12\x11\n\rPHASE_UNKNOWN\x10\x00\x12\x11\n\rPHASE_WAITING\x10\x01\x12\x11\n\rPHASE_RUNNING\x10\x02\x12\x12\n\x0e'
+            b'PHASE_STOPPING\x10\x03\x12\x13\n\x0fPHASE_COMPLETED\x10\x04\x12\x11\n\rPHASE_REMOVED\x10\x05*h\n\nETre'
+            b'atment\x12\x15\n\x11TREATMENT_UNKNOWN\x10\x00\x12\x14\n\x10TREATMENT_COPIED\x10\x01\x12\x15\n\x11TREATMENT'
+            b'_ENCODED\x10\x02\x12\x16\n\x12TREATMENT_LEFT_OUT\x10\x03*<\n\x06ELevel\x12\x0e\n\nLEVEL_INFO\x10\x00\x12\x11\n\r'
+            b'LEVEL_WARNING\x10\x01\x12\x0f\n\x0bLEVEL_ERROR\x10\x022\xda\x01\n\x13ExportReportService\x12;\n\x08Esti'
+            b'mate\x12\x16.vx.v1.EstimateRequest\x1a\x17.vx.v1.EstimateResponse\x12>\n\tGetRepo'
+            b'rt\x12\x17.vx.v1.GetReportRequest\x1a\x18.vx.v1.GetReportResponse\x12F\n\x0bWatchRe'
+            b'port\x12\x19.vx.v1.WatchReportRequest\x1a\x1a.vx.v1.WatchReportResponse0\x01b\x06p'
+            b'roto3'
         ),
         imports=('axxonsoft/bl/mmexport/Export.proto', 'axxonsoft/bl/mmexport/ExportService.proto', 'google/protobuf/duration.proto'),
         symbols=(
@@ -1099,6 +1100,7 @@ FILES: dict[str, File] = {
             'vx.v1.SourceEstimate.audio',
             'vx.v1.SourceEstimate.remarks',
             'vx.v1.SourceEstimate.error',
+            'vx.v1.SourceEstimate.further_remarks',
             'vx.v1.EstimateResponse',
             'vx.v1.EstimateResponse.sources',
             'vx.v1.EstimateResponse.expected_bytes',

@@ -144,6 +144,9 @@ class SourceEstimate(betterproto.Message):
     error: str = betterproto.string_field(10)
     """Why nothing is known of the tracks."""
 
+    further_remarks: int = betterproto.uint32_field(11)
+    """How many remarks more there are than `remarks` has room for."""
+
 
 @dataclass(eq=False, repr=False)
 class EstimateResponse(betterproto.Message):
