@@ -28,6 +28,7 @@ Where things are (start with `vx.app`):
     vx.worker       the border between the server and its worker processes, one for each running session
     vx.child        what runs in a worker process
     vx.jobs         what crosses that border; vx.drawing: the part of it that says what is drawn into pictures
+    vx.disk         what both sides of it ask of a disk
     vx.captions     what the text in pictures and subtitles says at a moment
     vx.mp4          MP4 as bytes: tables of samples, headers of files; pure
     vx.virtual      results that are served from the recordings: how they lie on the disk

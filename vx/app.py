@@ -35,7 +35,7 @@ from pathlib import Path
 
 import trio
 
-from vx import firstlook, metrics, sandbox, scrape
+from vx import disk, firstlook, metrics, sandbox, scrape
 from vx.access.gate import Gate
 from vx.access.passwords import Passwords
 from vx.access.tokens import Tokens
@@ -245,7 +245,7 @@ async def _count(registry: Registry, exports: ExportService, results: Path) -> b
     def look() -> tuple[int | None, int]:
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
         try:
-            return folders.free(results), resident
+            return disk.free(results), resident
         except OSError:
             return None, resident
 
@@ -348,7 +348,7 @@ async def _survey(config: Config, results: Path, job: ClipJob | SnapshotJob, run
     """What a job will need, and what the disk of the results has. VxError(UNAVAILABLE) if that one is gone."""
 
     def look() -> tuple[int, Mapping[str, int]]:
-        return folders.free(results), folders.sizes(running)
+        return disk.free(results), folders.sizes(running)
 
     try:
         free, written = await _results_threads.run(look)

@@ -12,10 +12,10 @@ import trio.testing
 
 from tests.session.fakes import ALICE, BOB, BROKEN, CAROL, COMPLETED, FULL, REQUEST, MemoryStore
 from tests.session.rig import LIFETIMES, Rig, refused, wait_until
+from vx import disk
 from vx.errors import Kind
 from vx.jobs import Live, Note, Progress, SalvageJob, SnapshotJob
 from vx.model import State
-from vx.session import folders
 from vx.session.budget import Budget, Recorded, Survey
 from vx.session.roster import NO_SESSION
 from vx.session.store import StoreError
@@ -432,7 +432,7 @@ async def test_nothing_is_told_that_is_not_saved(rig: Rig, autojump_clock: trio.
 
 async def test_a_session_that_exists_has_its_folder_on_the_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[set[str]] = []
-    monkeypatch.setattr(folders, "sync", lambda folder: synced.append({each.name for each in folder.iterdir()}))
+    monkeypatch.setattr(disk, "sync", lambda folder: synced.append({each.name for each in folder.iterdir()}))
     rig.store.held = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(rig.registry.start, REQUEST)

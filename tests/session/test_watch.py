@@ -10,7 +10,8 @@ import pytest
 
 from tests.session.fakes import at_once
 from tests.session.keeping import SIZE, session
-from vx.session import folders, watch
+from vx import disk
+from vx.session import watch
 from vx.session.budget import Budget, Survey
 from vx.session.leases import Holdings
 from vx.session.session import Session
@@ -68,7 +69,7 @@ class Looking:
         self.ended: list[str] = []
         self.copied: list[str] = []
         self.budget = Budget()
-        monkeypatch.setattr(folders, "free", free)
+        monkeypatch.setattr(disk, "free", free)
         monkeypatch.setattr(watch, "_LEFT_FREE", 10)
         self.watch = Watch(
             at_once,

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import trio
 
+from vx import disk
 from vx.logs import about
 from vx.model import State
 from vx.session.budget import Budget
-from vx.session.folders import described, sync, taken
+from vx.session.folders import described, taken
 from vx.session.leases import Holdings, InThread
 from vx.session.ledger import SAVE_S, shielded
 from vx.session.session import Session
@@ -153,7 +154,7 @@ class _Copying:
         self._part.seek(self._at)
         end_made(self._part, self._new)
         (self._result / PART).rename(self._result / MADE)
-        sync(self._result)
+        disk.sync(self._result)
         leases = {origin.lease for origin in self._old.origins} - {origin.lease for origin in self._new.origins}
         for lease in leases - {""}:
             (self._result / lease).unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vx import disk
 from vx.jobs import PartFile
 from vx.logs import about
 from vx.model import Record, ResultFile, State
@@ -23,17 +24,8 @@ log = logging.getLogger(__name__)
 
 
 def make(folder: Path) -> None:
-    """A session's folder; `sync` of the one that it is in has its name on the disk. OSError."""
+    """A session's folder; `vx.disk.sync` of the one that it is in has its name on the disk. OSError."""
     folder.mkdir(mode=0o700, parents=True)
-
-
-def sync(folder: Path) -> None:
-    """Have the names in a directory on the disk. OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def remove(folder: Path) -> None:
@@ -106,7 +98,7 @@ def set_aside(root: Path, database: Path) -> None:
         return
     aside = root.with_name(f"{root.name}-without-database-{now_us()}")
     root.rename(aside)
-    sync(root.parent)
+    disk.sync(root.parent)
     log.warning("there is no database %s any more: the results that lay there are kept in %s", database, aside)
 
 
@@ -117,12 +109,6 @@ def wait_unused(folder: Path) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX)  # a worker has it shared
     finally:
         os.close(fd)
-
-
-def free(folder: Path) -> int:
-    """Bytes that the disk with the folder has left. OSError."""
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
 
 
 def sizes(folders: Mapping[str, Path]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from vx import report, timestamps
+from vx import disk, report, timestamps
 from vx.errors import Kind, VxError
 from vx.jobs import ClipJob, Ended, Job, Probed, SnapshotJob
 from vx.logs import about
@@ -141,7 +141,7 @@ class Registry:
                 await self._in_thread(folders.make, session.folder)
                 # the export begins meanwhile: what it makes is nobody's until the session exists
                 self._nursery.start_soon(self._run, session, job, settled, name=f"session {record.id}")
-                await self._in_thread(folders.sync, session.folder.parent)
+                await self._in_thread(disk.sync, session.folder.parent)
                 await self._ledger.save(record, [self._ledger.entry("start", record, caller)])
                 self._roster.add(session)
         except OSError as error:

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import trio
 
+from vx import disk
 from vx.logs import about
-from vx.session import folders
 from vx.session.budget import Budget
 from vx.session.leases import Holdings, InThread, description_of
 from vx.session.session import Session
@@ -180,7 +180,7 @@ class Watch:
 
     async def _lacking(self, folder: Path) -> int:
         """How many bytes less than there should be are free; 0: enough."""
-        return max(0, self._min_free - await self._in_thread(folders.free, folder))
+        return max(0, self._min_free - await self._in_thread(disk.free, folder))
 
     async def _copy(self, folder: Path, sessions: Iterable[Session], kept: Mapping[str, Kept], lacking: int) -> int:
         """Have results that use little of what they keep do without it; returns what is lacking then."""

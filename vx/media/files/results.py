@@ -15,6 +15,7 @@ import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from vx import disk
 from vx.errors import Kind, VxError
 from vx.jobs import PartFile
 from vx.timestamps import to_datetime
@@ -98,7 +99,7 @@ def complete(folder: str, part: PartFile) -> int:
             os.fsync(file.fileno())
             size = os.fstat(file.fileno()).st_size
         source.rename(target)
-        sync_folder(folder)
+        disk.sync(folder)
     except OSError as error:
         raise write_error(part.name, error) from error
     return size
@@ -111,21 +112,12 @@ def write(folder: str, part: PartFile, data: bytes) -> None:
         with path.open("wb") as file, ThreadPoolExecutor(1) as beside:
             file.write(data)
             file.flush()
-            named = beside.submit(sync_folder, folder)  # one after the other takes twice as long
+            named = beside.submit(disk.sync, folder)  # one after the other takes twice as long
             os.fsync(file.fileno())
             named.result()
     except OSError as error:
         path.unlink(missing_ok=True)
         raise write_error(part.name, error) from error
-
-
-def sync_folder(folder: str) -> None:
-    """Have the names in it on the disk. OSError."""
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 class Target:

@@ -7,10 +7,10 @@ the other cameras first finish their groups of pictures in the old one, as they 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 
+from vx import disk
 from vx.errors import Kind, VxError
 from vx.jobs import ClipJob, Ended, Link
 from vx.media.clips.clip import Clip, Lane
@@ -130,8 +130,7 @@ class _LiveClip(Clip):
 
     def _look_at_disk(self) -> None:
         """VxError(EXHAUSTED) once the disk has no more room than has to stay free."""
-        disk = os.statvfs(self._job.folder)
-        if disk.f_bavail * disk.f_frsize < self._live.min_free:
+        if disk.free(self._job.folder) < self._live.min_free:
             text = f"the disk for results has less than {self._live.min_free >> 20} MiB free; the clip ends there"
             raise VxError(Kind.EXHAUSTED, text)
 

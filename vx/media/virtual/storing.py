@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from vx import disk
 from vx.jobs import PartFile
 from vx.media.files import results
 from vx.media.virtual.files import VirtualFile
@@ -36,7 +37,7 @@ def store(folder: str, files: Sequence[tuple[str, VirtualFile]], *, held: int) -
             held -= _write(Path(folder, part.part_name), file, held)
         for part in parts:
             Path(folder, part.part_name).rename(Path(folder, part.name))
-        results.sync_folder(folder)
+        disk.sync(folder)
     except BaseException as error:
         for part in parts:
             shutil.rmtree(Path(folder, part.part_name), ignore_errors=True)
