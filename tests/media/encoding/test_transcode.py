@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -72,6 +73,18 @@ def gap(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def codecs(path: Path) -> list[str]:
     return [stream["codec_name"] for stream in judge(path).streams]
+
+
+def ends(path: Path) -> list[float]:
+    """Up to when picture and sound last, in seconds on the file's clock."""
+    found = [0.0, 0.0]
+    with av.open(path) as file:
+        for packet in file.demux():
+            if packet.size and packet.dts is not None:
+                pts = packet.dts if packet.pts is None else packet.pts
+                end = float((pts + (packet.duration or 0)) * packet.time_base)
+                found[packet.stream_index] = max(end, found[packet.stream_index])
+    return found
 
 
 WANTED = [*range(63, 200), *range(250, 275)]
@@ -302,6 +315,12 @@ def test_frames_are_picked_in_step_with_a_clock_that_wobbles() -> None:
 # ---- what stays as it was
 
 
+def test_a_time_lapse_of_short_recordings_has_all_key_frames(tmp_path: Path) -> None:
+    pattern = record(tmp_path / "rec", FORM_B, 200, (0, 2), (2, 4), (4, 6), (6, 8))
+    made = export(pattern, tmp_path / "out", 0, 8, key_fps=1, speed=1)
+    assert numbers(made.file) == list(range(0, 200, 25))
+
+
 @pytest.mark.parametrize(
     ("container", "coding"),
     [("mp4", {"video_quality": "good"}), ("mkv", {"video": "mjpeg"}), ("mkv", {"video": "mpeg4"})],
@@ -421,22 +440,49 @@ def test_files_of_a_limited_size(tmp_path: Path, container: Container) -> None:
     assert all(path.stat().st_size <= limit for path in made.files)
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_stop_while_encoding_leaves_a_playable_file(tmp_path: Path, container: Container) -> None:
-    pattern = record(tmp_path / "rec", FORM_B, 600, *((i, i + 2) for i in range(0, 24, 2)))
-    link = FakeLink()
+@pytest.fixture(scope="module")
+def half_a_minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Segments of two seconds."""
+    return record(tmp_path_factory.mktemp("long"), FORM_B, 750, *((i, i + 2) for i in range(0, 30, 2)))
 
-    def stop(event: Event) -> None:
-        if isinstance(event, Progress):
+
+@pytest.mark.parametrize(
+    ("container", "coding"),
+    [
+        ("mp4", {"video_quality": "medium"}),
+        ("mkv", {"video_quality": "medium", "audio": "mp2"}),
+        ("avi", {"video_quality": "medium"}),
+        ("mp4", {"video_quality": "medium", "threads": 2}),
+        ("mkv", {"video": "mjpeg"}),
+        ("mp4", {"video_quality": "medium", "speed": 2}),
+        ("mp4", {"video_quality": "medium", "every": 8}),
+    ],
+)
+def test_stop_while_encoding_leaves_a_playable_file(
+    tmp_path: Path,
+    half_a_minute: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    container: Container,
+    coding: dict[str, Any],
+) -> None:
+    link, looks = FakeLink(), itertools.count()
+    is_set = link.stopping.is_set
+
+    def look() -> bool:
+        if next(looks) == 600:
             link.stop()
+        return is_set()
 
-    link.on_event = stop
-    made = export(pattern, tmp_path / "out", 0, 24, container, link=link, video_quality="medium")
+    monkeypatch.setattr(link.stopping, "is_set", look)
+    made = export(half_a_minute, tmp_path / "out", 0, 30, container, link=link, **coding)
     assert made.ended.succeeded
     found = numbers(made.file)
-    assert found == list(range(len(found)))
-    assert 0 < len(found) < 600
-    assert made.link.done[0].last_us == T0 + (len(found) - 1) * FRAME
+    step = coding.get("every", 1)
+    assert found == list(range(0, step * len(found), step))
+    assert 0 < found[-1] < 700
+    assert made.link.done[0].last_us == T0 + found[-1] * FRAME
+    picture, sound = ends(made.file)
+    assert sound == pytest.approx(picture, abs=0.0401)
 
 
 def test_pictures_that_cannot_be_decoded_are_told_and_left_out(tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ class SourceTracks:
         """The packets of this segment follow; its origin is at `later_us` of the file's clock."""
         if self.entered and not goes_on(segment, self.segment):
             self._needs_key = True
+        self._leading_before = None
         self.segment, self.entered = segment, True
         self._video.move(segment.video.time_base, self._video.track.ticks(later_us))
         if segment.audio is not None and self._audio is not None:

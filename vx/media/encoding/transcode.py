@@ -90,6 +90,8 @@ class _Transcoder:
         self._sound_base_us = 0
         self._waiting: deque[tuple[int, TimedPacket, int]] = deque()
         """Sound that waits for its picture, with its clip time, and the one from which the packet's times count."""
+        self._shown_until_us = -(2**62)
+        """The clip's time up to which the pictures are shown that were given out."""
 
     def run(self, messages: Iterator[Message]) -> Iterator[Message]:
         if self._job.container == "avi":
@@ -286,7 +288,7 @@ class _Transcoder:
                 packet.dts += shift
                 assign_stream(packet, begin.video_index)
                 yield from self._release(begin.origin_us + TICK.us(packet.dts))
-                yield Packets([packet])
+                yield self._shown(packet, begin)
 
     def _picked(self, packet: TimedPacket, segment: Begin) -> Iterator[Message]:
         assert self._key_frames is not None
@@ -304,7 +306,13 @@ class _Transcoder:
             packet.duration = TICK.ticks(until_us - shown_us)
             packet.time_base = TICK.seconds
             yield from self._release(shown_us)
-            yield Packets([packet])
+            yield self._shown(packet, begin)
+
+    def _shown(self, packet: TimedPacket, begin: Begin) -> Packets:
+        """A picture that is given out."""
+        until_us = begin.origin_us + TICK.us(packet.pts + packet.duration)
+        self._shown_until_us = max(self._shown_until_us, until_us)
+        return Packets([packet])
 
     def _flush(self, *, stopping: bool = False) -> Iterator[Message]:
         if self._segment is None:
@@ -315,7 +323,8 @@ class _Transcoder:
             yield from self._encoded(self._pictures.flush(stopping=stopping))
         elif self._key_frames is not None:
             yield from self._key_packets(self._key_frames.flush())
-        yield from self._release(None)
+        # of what was read, the pictures may lack that their encoder still had
+        yield from self._release(self._shown_until_us - 1 if stopping and not self._passes_pictures else None)
         self._waiting.clear()
 
 
