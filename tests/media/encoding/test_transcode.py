@@ -18,7 +18,7 @@ from tests.material import SECOND, T0, FakeLink, Outcome, do, judge, numbered, n
 from tests.media.beeping import beeps, beeps_behind_flashes, samples
 from tools import make_recordings
 from tools.make_recordings import Form, Piece, cut
-from vx.jobs import ClipJob, Coding, Container, Event, PartFile, Progress, SalvageJob
+from vx.jobs import ClipJob, Coding, Container, PartFile, SalvageJob
 from vx.media.encoding.recipe import AtRate
 
 MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
