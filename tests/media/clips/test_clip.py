@@ -26,7 +26,7 @@ from tests.material import (
     real_footage,
     source,
 )
-from tools.make_recordings import Form, Piece, cut
+from tools.make_recordings import Form, Piece, cut, segment_path
 from vx.drawing import Words
 from vx.jobs import ClipJob, Cut, Event, FileDone, FileOpened, PartFile, Progress, SourceEnded
 from vx.media.packets import reading, recording
@@ -230,6 +230,21 @@ def test_a_segment_of_another_form_begins_a_new_file(tmp_path: Path, target: Tar
     made = clip(pattern, tmp_path / "out", 0, 20, target)
     assert numbers_of_all(made.files) == [list(range(i, i + 50)) for i in (0, 50, 100)]
     assert "a new file begins with it" in made.link.notes
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_zero_behind_parameter_sets_is_no_other_form(tmp_path: Path, container: Target) -> None:
+    """As ffmpeg records MPEG-TS: in the first segment an encoder's remark follows the sets, in others a slice does."""
+    pattern = tmp_path / "rec" / f"{MEDIAMTX}.ts"
+    pattern.parent.mkdir()
+    record = "ffmpeg -v error -f matroska -i - -c:v libx264 -preset veryfast -g 25 -bf 2 -fps_mode passthrough "
+    record += "-c:a copy -f segment -segment_times 2 -reset_timestamps 1 -segment_format mpegts"
+    subprocess.run([*record.split(), tmp_path / "rec" / "%d.ts"], input=numbered(FORM_B, 100), check=True)
+    for i in range(2):
+        (tmp_path / "rec" / f"{i}.ts").rename(segment_path(str(pattern), T0 + 2 * i * SECOND))
+    made = clip(pattern, tmp_path / "out", 0, 4, container)
+    assert numbers(made.file) == list(range(100))
+    assert not made.link.notes
 
 
 def test_a_segment_without_sound_stays_in_the_file(tmp_path: Path) -> None:

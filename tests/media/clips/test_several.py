@@ -103,6 +103,15 @@ def test_two_cameras_are_tracks_on_one_clock(tmp_path: Path, target: Target) -> 
     assert done.name == f"Entrance_Yard_20260511T080002.200Z.{container_of(target)}"
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_last_picture_is_kept_where_another_camera_goes_on(tmp_path: Path, target: Target) -> None:
+    """That one's key frame is written behind it, and before its B-frames."""
+    one = record(tmp_path / "one", Form(b_frames=5, options=(("b_strategy", "0"), ("preset", "fast"))), (0, 2))
+    other = record(tmp_path / "other", Form(gop=45), (0, 4))
+    made = clip(tmp_path / "out", (source(one), source(other, "Yard")), 0, 3, target)
+    assert tracks(made.file, 2) == [list(range(50)), list(range(75))]
+
+
 @pytest.mark.parametrize("target", MP4)
 def test_a_camera_that_begins_later_and_one_that_recorded_nothing(tmp_path: Path, target: Target) -> None:
     one = record(tmp_path / "one", FORM, (0, 4), (4, 8))

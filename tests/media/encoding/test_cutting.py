@@ -164,6 +164,32 @@ def test_a_start_in_the_last_group_of_a_recording_goes_on_with_the_next_one(tmp_
     assert numbers_of_all([each.file for each in made]) == [list(range(90, 130)), list(range(100, 130))]
 
 
+@pytest.mark.parametrize("container", ["mp4", "mkv"])
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_a_start_at_the_last_frame_of_a_recording_goes_on_with_the_next_one(
+    tmp_path: Path, b_frames: int, container: Container
+) -> None:
+    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    cut(
+        numbered(Form(b_frames=b_frames), FRAMES),
+        str(pattern),
+        T0,
+        [Piece(0, 4 * SECOND), Piece(4 * SECOND, 8 * SECOND)],
+    )
+    made = clip(pattern, tmp_path / "out", 3.96, 5.2, container)
+    assert numbers_of_all([made.file]) == [list(range(99, 130))]
+
+
+@pytest.mark.parametrize("begin", [1.92, 1.96])
+def test_a_start_right_before_a_key_frame_with_subtitles(tmp_path: Path, begin: float) -> None:
+    """With B-frames the key frame is due to be decoded before the file's clock begins, and with it the first cue."""
+    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    cut(numbered(Form(b_frames=2, audio=True), FRAMES), str(pattern), T0, [Piece(0, 8 * SECOND)])
+    made = clip(pattern, tmp_path / "out", begin, 3.4, subtitles=True)
+    assert numbers_of_all([made.file]) == [list(range(round(begin * 25), 85))]
+    assert judge(made.file).frames == pytest.approx([n / 25 for n in range(85 - round(begin * 25))], abs=0.0011)
+
+
 def test_only_key_frames_where_that_is_wanted(tmp_path: Path) -> None:
     pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
     cut(numbered(Form(), FRAMES), str(pattern), T0, [Piece(0, 8 * SECOND)])

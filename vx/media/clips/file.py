@@ -139,6 +139,7 @@ class SourceTracks:
             self._audio = TrackClock(segment.audio.time_base, result.bases[track + 1], 0)
         self._needs_key = True
         self._leading_before: int | None = None
+        """When the key frame that the track goes on from is shown, on the file's clock, until the next picture came."""
         self._last_shown = 0
         self._shown_until = 0
         self._heard_until = 0
@@ -201,9 +202,9 @@ class SourceTracks:
             if not packet.is_keyframe or self._is_before_file(packet):
                 return
             self._needs_key = False
-            self._leading_before = packet.pts
+            self._leading_before = self._shown_at(packet)
         elif self._leading_before is not None:
-            if packet.pts < self._leading_before:
+            if self._shown_at(packet) < self._leading_before:
                 return  # it can't be decoded: what it is predicted from is missing
             self._leading_before = None
         clock = self._video
@@ -213,16 +214,22 @@ class SourceTracks:
             duration = clock.ticks(duration)
         if pts >= self._picture_due:
             self._picture_due = self._show_text(clock.track, pts)
-        self._result.write(self._video_track, packet, pts, dts, None if clock.same else duration)
+        if pts + duration >= self._shown_until:
+            self._shown_until = pts + duration
+            self._result.write(self._video_track, packet, pts, dts, None if clock.same else duration)
+        else:
+            # libavformat's MP4 writer may forget, at the end of a fragment, up to when the last picture is shown
+            self._result.write(self._video_track, packet, pts, dts, self._shown_until - pts)
         if pts > self._last_shown:
             self._last_shown = pts
-        if pts + duration > self._shown_until:
-            self._shown_until = pts + duration
 
     def _is_before_file(self, packet: TimedPacket) -> bool:
         """A live camera's packets may come late, when the file has begun with later ones of another."""
-        clock = self._video
-        return clock.ticks(packet.pts) + clock.offset < 0
+        return self._shown_at(packet) < 0
+
+    def _shown_at(self, packet: TimedPacket) -> int:
+        """When a picture is shown on the file's clock, in the track's ticks. Each segment counts its own from 0."""
+        return self._video.ticks(packet.pts) + self._video.offset
 
     def _write_sound(self, packet: TimedPacket) -> None:
         clock = self._audio

@@ -4,6 +4,10 @@ libavformat's MP4 writer compares the end of the last cue, in ticks of its track
 the ticks of theirs. Where a cue seems to be over it writes an empty one, which fails (see `files.subtitles`). So the
 ticks of the subtitles are much finer than those of any other track: whatever goes on there, a cue counts more.
 
+As it ends a fragment it also looks at the cue that waits to be the track's first, and reckons how long the track is by
+then, which comes out below 0 unless that cue is before 0: it writes an empty one then, and aborts. With B-frames, whose
+decoding begins before 0, a fragment may end so early. So the first cue of MP4 is an empty one a tick before 0.
+
 A cue has a length, and is written when that is known, which is when it is over: other packets wait for it. In a live
 clip they don't, so that a cue of MP4 is written when it begins. It lasts until the next one then, whatever was said.
 """
@@ -24,6 +28,8 @@ from vx.media.packets.plan import SECOND_US, TimeBase
 _CODECS = {"mp4": "mov_text", "mkv": "subrip"}
 _LONGEST = (1 << 32) - 1
 """Ticks that a sample of MP4 can last."""
+_NOTHING = b"\0\0"
+"""A sample of timed text that is empty."""
 _FINER = 10
 _AT_LEAST_US = 200_000
 """What is said of the length of a cue that is written when it begins: the file mustn't seem longer than its pictures.
@@ -55,6 +61,7 @@ class CueStream:
         self._base = TimeBase(1, self._fraction.denominator)
         self._open: tuple[int, int, str] | None = None
         """From when to when which text is shown."""
+        self._began = False
         stream: Any = output.add_stream(_CODECS[container])
         stream.codec_context.subtitle_header = _STYLE
         stream.time_base = self._fraction
@@ -67,10 +74,14 @@ class CueStream:
         """What has to be written so that a text is shown from a time of the file on: `until_us`, unless something else
         is shown or `end` comes before.
         """
+        packets = [] if self._began or not self._in_mp4 else [self._packet(_NOTHING, self._base.ticks(at_us) - 1, 1)]
+        self._began = True
         before, self._open = self._open, (at_us, until_us, text)
         if self._ahead:
-            return self._packets(at_us, until_us, text)
-        return [] if before is None else self._packets(before[0], at_us, before[2])
+            packets += self._packets(at_us, until_us, text)
+        elif before is not None:
+            packets += self._packets(before[0], at_us, before[2])
+        return packets
 
     def end(self, at_us: int) -> list[Packet[Any]]:
         """The same for nothing to be shown from a time on."""
@@ -79,7 +90,7 @@ class CueStream:
             return []
         last = [] if self._ahead else self._packets(before[0], at_us, before[2])
         # libavformat would invent how long its own empty sample lasts
-        return [*last, self._packet(b"\0\0", self._base.ticks(at_us), 1)] if self._in_mp4 else last
+        return [*last, self._packet(_NOTHING, self._base.ticks(at_us), 1)] if self._in_mp4 else last
 
     def _packets(self, at_us: int, until_us: int, text: str) -> list[Packet[Any]]:
         """A text that is shown from a time to another one; more than one packet where it stands long."""

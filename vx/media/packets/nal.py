@@ -94,6 +94,12 @@ class Form:
         return {_set_id(unit) for unit in sets}
 
 
+def bare(codec: str, extradata: bytes) -> bytes:
+    """Extradata without the zeros that may stand between units in Annex B form, and mean nothing."""
+    form = Form.of(codec, extradata)
+    return extradata if form is None or form.length_size else form.join(split_start_codes(extradata))
+
+
 def split_start_codes(data: bytes) -> list[bytes]:
     """The NAL units of a stretch in Annex B form."""
     starts = [match.start() for match in _START_CODE.finditer(data)]

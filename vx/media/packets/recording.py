@@ -18,7 +18,7 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from vx.media.packets import plan
+from vx.media.packets import nal, plan
 from vx.media.packets.plan import TimeBase
 
 _HEAD_PACKETS = 64
@@ -92,7 +92,8 @@ def track_key(stream: Stream, extradata: bytes) -> tuple[object, ...]:
         form = (stream.rate, stream.layout.name, stream.format.name)
     else:
         raise TypeError(f"a {stream.type} stream is never copied")
-    return (stream.codec_context.codec.canonical_name, extradata, *form)
+    codec = stream.codec_context.codec.canonical_name
+    return (codec, nal.bare(codec, extradata), *form)
 
 
 def frame_ticks(stream: VideoStream) -> int:
