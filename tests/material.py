@@ -160,7 +160,7 @@ def real_footage(name: str) -> Path:
     return path
 
 
-Target = Literal["mp4", "mkv", "virtual"]
+Target = Literal["mp4", "mkv", "avi", "virtual"]
 """What a clip is to be: a container that it is copied into, or MP4 served from the recordings."""
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.rpc.test_drawing import ORIGIN, config
 from vx.config.schema import Agent, Config, Media, Results
 from vx.errors import VxError
-from vx.jobs import ClipJob
+from vx.jobs import ClipJob, Cut
 from vx.model import ExportRequest
 from vx.rpc.generated.axxonsoft.bl.mmexport import (
     ArchiveMode,
@@ -25,6 +25,7 @@ from vx.rpc.generated.axxonsoft.bl.mmexport import (
     TimeLapse,
     ViewArea,
 )
+from vx.rpc.generated.axxonsoft.bl.primitive import TimeRange
 from vx.rpc.options import parse_options
 
 AGENT = "hosts/Server1/MMExportAgent.0"
@@ -103,6 +104,22 @@ def test_no_clip_is_virtual_where_the_configuration_forbids_it() -> None:
     job = parse_options(clip(), by).job
     assert isinstance(job, ClipJob)
     assert (job.virtual, job.index) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("cut", "begins", "is_virtual"), [("exact", "02", True), ("keyframe", "02", False), ("keyframe", "", True)]
+)
+def test_ranges_that_may_have_to_be_joined_are_no_virtual_clip(cut: Cut, begins: str, is_virtual: bool) -> None:
+    known = config()
+    by = Config(state_dir=known.state_dir, camera=known.camera, media=Media(cut=cut))
+    options = clip()
+    for second in filter(None, ("00", begins)):
+        options.archive.timeline_mask.append(
+            TimeRange(begin_time=f"20260511T0800{second}", end_time=f"20260511T0800{second}.5")
+        )
+    job = parse_options(options, by).job
+    assert isinstance(job, ClipJob)
+    assert job.virtual == is_virtual
 
 
 def test_what_may_be_shown_again_has_no_password() -> None:

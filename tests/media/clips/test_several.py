@@ -26,7 +26,7 @@ from tests.material import (
 from tests.media.beeping import beeps, beeps_behind_flashes
 from tools.make_recordings import Form, Piece, cut, segment_path
 from vx.drawing import Words
-from vx.jobs import ClipJob, Progress, Source
+from vx.jobs import ClipJob, Cut, Progress, Source
 from vx.media.files import muxing
 from vx.media.packets.messages import Track
 
@@ -101,6 +101,43 @@ def test_two_cameras_are_tracks_on_one_clock(tmp_path: Path, target: Target) -> 
     (done,) = made.link.done
     assert (done.first_us, done.last_us) == (T0 + 55 * FRAME, T0 + 314 * FRAME)
     assert done.name == f"Entrance_Yard_20260511T080002.200Z.{container_of(target)}"
+
+
+MPEG4 = Form(codec="mpeg4", gop=25, audio=True)
+OPEN = Form(b_frames=2, options=(("x264-params", "open-gop=1"), ("preset", "veryfast")))
+
+
+@pytest.mark.parametrize(
+    ("container", "form", "cut"),
+    [
+        ("mkv", MPEG4, "exact"),
+        ("mp4", MPEG4, "exact"),
+        ("avi", MPEG4, "exact"),
+        ("avi", FORM, "exact"),
+        ("mkv", FORM, "keyframe"),
+        ("mp4", FORM, "keyframe"),
+    ],
+)
+def test_ranges_that_share_a_key_frame_are_joined(tmp_path: Path, container: Target, form: Form, cut: Cut) -> None:
+    """The second one begins with a key frame that is in the first: what is between them is needed, and comes once."""
+    pattern = record(tmp_path / "rec", form, (0, 2), (2, 4))
+    made = clip(tmp_path / "out", (masked(pattern, (0, 1.2), (1.6, 2.2), (2.4, 3)),), 0, 3, container, cut=cut)
+    assert numbers(made.file) == list(range(75))
+    judged = judge(made.file)
+    if container != "avi":
+        assert judged.frames == pytest.approx([n / 25 for n in range(75)], abs=0.0011)
+    if form.codec != "libx264":
+        assert len(judged.sound) == pytest.approx(3 * 48_000 / (1152 if container == "avi" else 1024), abs=3)
+    assert (made.link.done[0].first_us, made.link.done[0].last_us) == (T0, T0 + 74 * FRAME)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_range_that_cannot_go_on_from_an_encoded_end_has_a_file_of_its_own(tmp_path: Path, container: Target) -> None:
+    pattern = record(tmp_path / "rec", OPEN, (0, 4))
+    made = clip(tmp_path / "out", (masked(pattern, (0, 1.2), (1.6, 3)),), 0, 3, container)
+    assert numbers_of_all(made.files, flawless=False) == [list(range(30)), list(range(25, 75))]
+    assert [done.first_us for done in made.link.done] == [T0, T0 + 25 * FRAME]
+    assert "the clip begins with the key frame before its start" in made.link.notes
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -7,4 +7,5 @@ Packets are copied where they can stay as they are, otherwise they go by the sta
     file        one file of a clip: tracks of several sources on one clock
     progress    how far it is
     probe       the job of a rehearsal: what would become of each track
+    ranges      ranges of a mask that share a key frame are joined
 """

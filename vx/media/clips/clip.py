@@ -5,8 +5,8 @@ Each source has a pipeline of its own, pulled by the writer in the writer's thre
     Reader (a thread) -> stage -> stage -> Feed -> writer
 
 A stage is a generator (`messages.Stage`): it takes the messages of the one before it and yields messages of the same
-kind. `pipeline` puts a source's stages together, in this order: transcode what has to be, cut exactly, leave out what
-the container can't hold.
+kind. `pipeline` puts a source's stages together, in this order: transcode what has to be, cut exactly, join ranges that
+can't be told apart.
 
 - `Begin` says what follows: `video` and `audio` are Tracks (a template stream with the codec's parameters, its
   extradata, its time base). The writer opens a file with them and starts a new one when a `key` changes, so a stage
@@ -50,6 +50,7 @@ from vx.jobs import ClipJob, Ended, FileDone, FileOpened, Gap, Link, Note, Progr
 from vx.media.clips.feeding import Chunk, Feed, TooLargeError
 from vx.media.clips.file import ClipFile
 from vx.media.clips.progress import Teller
+from vx.media.clips.ranges import joined
 from vx.media.encoding.cutting import exact_cut
 from vx.media.encoding.pictures import Draw
 from vx.media.encoding.transcode import transcoding
@@ -100,6 +101,8 @@ def pipeline(
     stages: list[Stage] = [transcoding(job, warn, inform, stopping, draws)]
     if job.cut == "exact":
         stages.append(lambda messages: exact_cut(messages, warn))
+    if len(job.ranges_us(source)) > 1:
+        stages.append(joined)
     for stage in stages:
         messages = stage(messages)
     return messages

@@ -57,6 +57,8 @@ class _Cutter:
         self._put_back: Message | None = None
         self._restore: Track | None = None
         """After encoded pictures: the track whose own parameter sets the next copied key frame brings along."""
+        self._ended: tuple[str, int] | None = None
+        """The segment, and the pts of the key frame in it, of the group whose end was encoded last."""
 
     def run(self) -> Iterator[Message]:
         while (message := self._next()) is not None:
@@ -86,23 +88,38 @@ class _Cutter:
         if picture is not None and picture.pts < edges.begin:
             head = _Head(segment, edges)
             rest = head.take(batches)
-            began, ready = self._replace(head)
-            if began is not None:
-                segment = began
-                yield segment
-                yield Packets(ready)
-            elif rest:
-                yield segment
             batches = itertools.chain([rest] if rest else [], batches)
+            try:
+                began, ready = self._replace(head)
+            except CannotCutError as error:
+                self._note(f"{segment.name}: the clip begins with the key frame before its start: {error}")
+                segment = self._behind_ending(head)
+                yield segment
+                batches = itertools.chain([head.packets], batches)
+            else:
+                if began is not None:
+                    segment = began
+                    yield segment
+                    yield Packets(ready)
+                elif rest:
+                    yield segment
         else:
             yield segment
         yield from self._copy(segment, edges, batches)
 
-    def _replace(self, head: _Head) -> tuple[Begin | None, list[TimedPacket]]:
-        """The start of a segment as it is written: exact, or if that can't be, from the key frame on.
+    def _behind_ending(self, head: _Head) -> Begin:
+        """The segment that begins with the key frame before its start.
 
-        No Begin where nothing of it is wanted.
+        Where the range before it ended in that very group, with encoded pictures, nothing can go on from those: what
+        comes again needs a file of its own.
         """
+        segment = head.segment
+        if self._ended != (segment.name, head.pictures[0].pts):
+            return segment
+        return dataclasses.replace(segment, placement=dataclasses.replace(segment.placement, join=Join.OVERLAP))
+
+    def _replace(self, head: _Head) -> tuple[Begin | None, list[TimedPacket]]:
+        """The exact start of a segment. No Begin where nothing of it is wanted. CannotCutError where it can't be."""
         segment = head.segment
         ends_whole = head.next_key is not None or head.too_large or self._starts_anew(segment)
         try:
@@ -114,8 +131,7 @@ class _Cutter:
         except (CannotCutError, av.FFmpegError, ValueError, IndexError) as error:
             if not head.wanted and head.next_key is None and ends_whole and not head.too_large:
                 return None, []
-            self._note(f"{segment.name}: the clip begins with the key frame before its start: {error}")
-            return segment, head.packets
+            raise CannotCutError(str(error)) from error
         self._restore = segment.video
         return _described(segment, sets), [*encoded, *head.wanted_sound()]
 
@@ -166,6 +182,7 @@ class _Cutter:
             self._note(f"{segment.name}: the clip ends a little behind its end: {error}")
             return [_restored(packet, pts, dts) for packet, pts, dts in tail.held]
         self._restore = segment.video
+        self._ended = segment.name, tail.key_pts
         return encoded
 
     def _with_sets(self, packet: TimedPacket, segment: Begin) -> TimedPacket:
@@ -296,6 +313,11 @@ class _Tail:
         if not self._gop or not self._gop[0][0].is_keyframe:
             raise CannotCutError("the key frame before it is too far away")
         return [_restored(packet, pts, dts) for packet, pts, dts in (*self._gop, *self.held)]
+
+    @property
+    def key_pts(self) -> int:
+        """Of the key frame of its group."""
+        return self._gop[0][1]
 
     def wanted(self) -> dict[int, int]:
         """pts → duration of the frames to be shown."""
