@@ -393,6 +393,14 @@ def test_a_hole_in_avi(tmp_path: Path, b_frames: int, hole: int, files: int) -> 
         assert heard[(2 + hole) * 48_000 + 4800 :].max() > 0.15
 
 
+@pytest.mark.parametrize("kind", ["mp4", "ts"])
+def test_avi_begins_with_a_key_frame_that_is_no_idr(tmp_path: Path, kind: str) -> None:
+    form = Form(b_frames=2, options=(("x264-params", "open-gop=1"), ("preset", "veryfast")))
+    pattern = record(tmp_path / "rec", form, 100, (0, 4), kind=kind)
+    made = export(pattern, tmp_path / "out", 1.5, 4, "avi")
+    assert numbers(made.file, flawless=False) == list(range(25, 100))
+
+
 def test_frames_at_uneven_times_in_avi(tmp_path: Path) -> None:
     """A recording of 25 frames a second in which every fifth one is missing, and then many."""
     footage: Any = io.BytesIO(numbered(Form(codec="mjpeg"), 200))

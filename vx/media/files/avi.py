@@ -24,6 +24,7 @@ from av.packet import Packet
 from vx.media.files.muxing import DEFAULT_RATE, ResultFile
 from vx.media.files.results import Target
 from vx.media.packets.messages import Track, detached
+from vx.media.packets.nal import Form
 from vx.media.packets.plan import SECOND_US, TimeBase
 
 TICK = TimeBase(1, 90_000)
@@ -48,6 +49,8 @@ class AviFile(ResultFile):
         live: bool = False,
     ) -> None:
         self._unpack: BitStreamFilterContext | None = None
+        self._sets = b""
+        """Parameter sets that still have to stand in front of the first picture."""
         self._rate = tracks[0][0].rate or DEFAULT_RATE
         self._delay: int | None = None
         self._sound = tracks[1][0] if len(tracks) > 1 else None
@@ -65,7 +68,8 @@ class AviFile(ResultFile):
             stream.time_base = 1 / self._rate
             if track.template.codec_context.codec.canonical_name == "h264" and track.extradata[:1] == b"\1":
                 self._unpack = BitStreamFilterContext("h264_mp4toannexb", _described(track))
-                stream.codec_context.extradata = None  # it stands in front of each key frame then
+                stream.codec_context.extradata = None  # it stands in front of each key frame then: of an IDR picture
+                self._sets = _start_sets(track.extradata)
         return stream
 
     def bridges(self, gap_us: int, video: Track, *, limited: bool) -> bool:
@@ -89,6 +93,9 @@ class AviFile(ResultFile):
         number = max(number + self._delay, self._next_number)
         self._next_number = number + 1
         for unpacked in self._unpack.filter(packet) if self._unpack is not None else (packet,):
+            if self._sets:
+                unpacked = Packet(self._sets + bytes(unpacked))  # of a set that comes twice the second is the same
+                self._sets = b""
             unpacked.is_keyframe = packet.is_keyframe
             super().write(0, unpacked, number, number, 1)
 
@@ -120,6 +127,15 @@ class AviFile(ResultFile):
         context: Any = self._sound.template.codec_context
         silent = _PCM_SILENCE.get(context.codec.canonical_name)
         return 1 if silent is None else packet.size // (len(silent) * len(context.layout.channels))
+
+
+def _start_sets(extradata: bytes) -> bytes:
+    """H.264's parameter sets, as they stand in front of a picture; nothing where they can't be understood."""
+    form = Form.of("h264", extradata)
+    try:
+        return b"" if form is None else Form("h264", 0).join(form.sets(extradata))
+    except (ValueError, IndexError):
+        return b""
 
 
 def _described(track: Track) -> Any:
