@@ -21,8 +21,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tools.make_recordings import Form, encode
-from vx.jobs import Container, Ended, Event, FileDone, Gap, Job, Note, Source, SourceEnded
+from tools.make_recordings import Form, Piece, encode
+from vx.jobs import ClipJob, Container, Ended, Event, FileDone, Gap, Job, Note, Source, SourceEnded
 from vx.media.export import run
 from vx.timestamps import describe_range
 from vx.virtual import MADE, Pieces, read_description
@@ -32,6 +32,13 @@ BITS = 16
 T0 = 1_778_486_400_000_000
 """2026-05-11T08:00:00Z, where most recordings of the tests begin."""
 SECOND = 1_000_000
+STEM = "%Y-%m-%d_%H-%M-%S-%f"
+"""The names of recordings, but for their ending, as MediaMTX has them."""
+
+
+def pieces(*ranges: tuple[float, float]) -> list[Piece]:
+    """Of footage, in seconds."""
+    return [Piece(round(begin * SECOND), round(end * SECOND)) for begin, end in ranges]
 
 
 @functools.lru_cache(maxsize=32)
@@ -160,7 +167,7 @@ def real_footage(name: str) -> Path:
     return path
 
 
-Target = Literal["mp4", "mkv", "avi", "virtual"]
+Target = Container | Literal["virtual"]
 """What a clip is to be: a container that it is copied into, or MP4 served from the recordings."""
 
 
@@ -261,6 +268,29 @@ def virtual_bytes(path: Path) -> bytes:
             origin.seek(offset)
             parts.append(origin.read(length))
     return b"".join(parts)
+
+
+def clip_job(
+    folder: Path, sources: Sequence[Source], begin: float, end: float, target: Target = "mp4", **more: Any
+) -> ClipJob:
+    """A clip of begin <= t < end, in seconds from T0, into a folder that is made for it."""
+    folder.mkdir()
+    return ClipJob(
+        folder=str(folder),
+        sources=tuple(sources),
+        start_us=T0 + round(begin * SECOND),
+        end_us=T0 + round(end * SECOND),
+        container=container_of(target),
+        virtual=target == "virtual",
+        **more,
+    )
+
+
+def do_as_told(job: ClipJob, link: FakeLink | None = None) -> Outcome:
+    """Run it in this process; where it is to be served from the recordings, all of it is."""
+    made = do(job, link)
+    assert [path.name for path in made.files] == made.served or not job.virtual, made.link.notes
+    return made
 
 
 def source(pattern: Path | str, name: str = "Entrance", timezone: str = "UTC") -> Source:

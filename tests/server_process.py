@@ -79,6 +79,10 @@ class ServerProcess:
             if not self._said.wait_for(lambda: text in "".join(self._lines)[len(after) :], timeout=STOP_S):
                 raise AssertionError(f"not logged within {STOP_S} s: {text!r}\n{''.join(self._lines)}")
 
+    def result(self, session_id: str, name: str) -> Path:
+        """Where a session's result lies."""
+        return self.state_dir / "sessions" / session_id / name
+
     def workers(self) -> list[int]:
         """Ids of the worker processes: the children of the fork server, which is a child of the server."""
         return [

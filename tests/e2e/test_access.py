@@ -388,7 +388,7 @@ def test_a_files_path_leads_nowhere_else(house: House, alice: Alice, path: str) 
 def test_a_link_planted_among_the_results_is_not_followed(house: House, tmp_path: Path) -> None:
     mine = make_alice(house)
     client = house.client(mine.token)
-    file = house.server.state_dir / "sessions" / mine.session_id / mine.file
+    file = house.server.result(mine.session_id, mine.file)
     secret = tmp_path / "secret"
     secret.write_bytes(b"x" * file.stat().st_size)
     file.unlink()

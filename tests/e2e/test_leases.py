@@ -65,21 +65,22 @@ def serving(folder: Path, archive: Path) -> Iterator[ServerProcess]:
         server.kill()
 
 
-def give_away(archive: Path) -> None:
-    """Have the recordings belong to another user."""
+def record_for_another(folder: Path) -> Path:
+    """An archive whose recordings are another user's."""
+    archive = record(folder / "archive")
     for path in recordings(archive):
         shutil.chown(path, "nobody")
         path.chmod(0o644)
+    return archive
 
 
 @pytest.mark.skipif(PROTECTED.read_text().strip() == "0", reason="anybody may link to anything here")
 def test_they_are_held_open(tmp_path: Path, stubs: Stubs) -> None:
-    archive = record(tmp_path / "archive")
-    give_away(archive)
+    archive = record_for_another(tmp_path)
     with serving(tmp_path, archive) as server:
         client = Client(stubs, server.address)
         session, name, size = export(client)
-        result = server.state_dir / "sessions" / session / name
+        result = server.result(session, name)
         assert {path.name for path in result.iterdir()} == {"made"}, "no lease, though it is the same file system"
         whole = client.download(session, name)
         for path in recordings(archive):
@@ -90,12 +91,11 @@ def test_they_are_held_open(tmp_path: Path, stubs: Stubs) -> None:
 
 def test_they_are_cloned(reflinking: Path, stubs: Stubs) -> None:
     """Then they are the server's own: not even a recorder that writes into its old recordings changes them."""
-    archive = record(reflinking / "archive")
-    give_away(archive)
+    archive = record_for_another(reflinking)
     with serving(reflinking, archive) as server:
         client = Client(stubs, server.address)
         session, name, size = export(client)
-        result = server.state_dir / "sessions" / session / name
+        result = server.result(session, name)
         description = described(result)
         assert description is not None
         assert [(origin.lease, origin.cloned) for origin in description.origins] == [

@@ -85,7 +85,7 @@ def test_every_byte_is_the_same_from_2000_places_on(
         archive = client.archive(at(0.52), at(9.0), cameras=cameras)
         session = client.start(client.export.Options(archive=archive, stream=stream))
         (file,) = client.wait_completed(session).result.files
-        result = server.state_dir / "sessions" / session / file.path
+        result = server.result(session, file.path)
         assert result.is_dir()
         data = client.download(session, file.path)
         assert data == virtual_bytes(result)
@@ -101,7 +101,7 @@ def test_it_is_whole_whatever_retention_does_and_survives_a_restart(
     server = start_server(configuration(archive))
     client = Client(stubs, server.address)
     session, name, size = export(client)
-    result = server.state_dir / "sessions" / session / name
+    result = server.result(session, name)
     assert result.is_dir()
     assert result_size(result) == size
     assert len(list((server.state_dir / "index").iterdir())) == 5
@@ -144,7 +144,7 @@ def test_recordings_on_another_file_system_are_held_open(
     server = start_server(configuration(elsewhere))
     client = Client(stubs, server.address)
     session, name, size = export(client)
-    assert [path.name for path in (server.state_dir / "sessions" / session / name).iterdir()] == ["made"]
+    assert [path.name for path in server.result(session, name).iterdir()] == ["made"]
     for path in recordings(elsewhere):
         path.unlink()
     (tmp_path / "clip.mp4").write_bytes(client.download(session, name))
@@ -155,7 +155,7 @@ def test_recordings_on_another_file_system_are_held_open(
 def test_never_copies(archive: Path, stubs: Stubs, start_server: Callable[[str], ServerProcess]) -> None:
     server = start_server(configuration(archive, '[media]\nvirtual = "never"'))
     session, name, size = export(Client(stubs, server.address))
-    result = server.state_dir / "sessions" / session / name
+    result = server.result(session, name)
     assert result.is_file()
     assert result.stat().st_size == size
     server.wait_log('copied: by [media] virtual = "never"')

@@ -12,7 +12,7 @@ import h2.events
 import trio
 from hyperframe.frame import Frame
 
-from tests.rpc.probe import LIMIT_S, SERVICE, Note
+from tests.rpc.probe import LIMIT_S, SERVICE, Note, Probe
 
 _E = TypeVar("_E", bound=h2.events.Event)
 Headers = list[tuple[str, str]]
@@ -90,6 +90,14 @@ class H2Peer:
         """Queue a whole call with one request."""
         stream_id = self.begin(method, **options)
         self.h2.send_data(stream_id, message(note or Note()), end_stream=True)
+        return stream_id
+
+    async def hold(self, probe: Probe, method: str = "Hold", note: Note | None = None) -> int:
+        """Begin a call that its handler has by then, and keeps until `probe.release` is set; its stream's id."""
+        before = probe.seen.count("hold started")
+        stream_id = self.call(method, note)
+        await self.flush()
+        await probe.wait_seen("hold started", before + 1)
         return stream_id
 
     async def receive(self) -> list[h2.events.Event]:

@@ -50,9 +50,7 @@ async def test_an_idle_server_ends(running: Running) -> None:
 
 async def test_new_connections_are_refused(running: Running) -> None:
     peer = await connect(running.port)
-    peer.call("Hold")
-    await peer.flush()
-    await running.probe.wait_seen("hold started")
+    await peer.hold(running.probe)
     running.server.drain()
     await peer.next(h2.events.ConnectionTerminated)
     with pytest.raises(OSError, match="all attempts to connect"):
@@ -65,17 +63,13 @@ async def test_new_connections_are_refused(running: Running) -> None:
 
 async def test_both_goaways_and_the_calls_around_them(running: Running) -> None:
     peer = await connect(running.port)
-    held = peer.call("HoldStream")
-    await peer.flush()
-    await running.probe.wait_seen("hold started")
+    held = await peer.hold(running.probe, "HoldStream")
     running.server.drain()
     first = await peer.next(h2.events.ConnectionTerminated)
     assert (first.error_code, first.last_stream_id) == (ErrorCodes.NO_ERROR, 2**31 - 1)
     # A call that was on its way when the GOAWAY came is taken; the answer to the PING is not sent yet.
     ping = peer.h2.data_to_send()
-    on_its_way = peer.call("Hold", Note(text="on its way"))
-    await peer.flush()
-    await running.probe.wait_seen("hold started", 2)
+    on_its_way = await peer.hold(running.probe, note=Note(text="on its way"))
     await peer.stream.send_all(ping)
     second = await peer.next(h2.events.ConnectionTerminated)
     assert (second.error_code, second.last_stream_id) == (ErrorCodes.NO_ERROR, on_its_way)
@@ -96,9 +90,7 @@ async def test_a_peer_that_does_not_answer_the_ping_gets_the_second_goaway_all_t
     running: Running, hurry: None
 ) -> None:
     peer = await connect(running.port)
-    stream_id = peer.call("Hold", Note(text="x"))
-    await peer.flush()
-    await running.probe.wait_seen("hold started")
+    stream_id = await peer.hold(running.probe, note=Note(text="x"))
     running.server.drain()
     await peer.next(h2.events.ConnectionTerminated)
     second = await peer.next(h2.events.ConnectionTerminated)

@@ -297,9 +297,7 @@ async def test_a_lost_client_cancels_its_calls(running: Running, politely: bool)
 
 
 async def test_goaway_of_a_client_lets_its_calls_end(peer: H2Peer, running: Running) -> None:
-    stream_id = peer.call("HoldStream")
-    await peer.flush()
-    await running.probe.wait_seen("hold started")
+    stream_id = await peer.hold(running.probe, "HoldStream")
     await peer.send_frames(GoAwayFrame(0, last_stream_id=0, error_code=0))
     await peer.synchronize()
     running.probe.release.set()
@@ -369,13 +367,9 @@ async def test_other_protocols_are_turned_away(running: Running, start_of: bytes
 
 
 async def test_a_broken_connection_harms_no_other_one(peer: H2Peer, running: Running, open_peer: Any) -> None:
-    held = peer.call("Hold", Note(text="x"))
-    await peer.flush()
-    await running.probe.wait_seen("hold started")
+    held = await peer.hold(running.probe, note=Note(text="x"))
     bad = await open_peer()
-    bad.call("Hold")
-    await bad.flush()
-    await running.probe.wait_seen("hold started", 2)
+    await bad.hold(running.probe)
     await bad.send_frames(DataFrame(99, b"x"))
     await bad.wait_closed()
     await running.probe.wait_seen("hold cancelled")
@@ -581,9 +575,7 @@ async def silent_peer(nursery: trio.Nursery, tmp_path: Path) -> Any:
     running = await start(nursery, listen=f"unix://{tmp_path}/s", keepalive_s=60)
     peer = H2Peer(await trio.open_unix_socket(tmp_path / "s"), limit_s=inf)
     await peer.shake_hands()
-    peer.call("Hold")
-    await peer.flush()
-    await running.probe.wait_seen("hold started")
+    await peer.hold(running.probe)
     yield peer, running
     await trio.aclose_forcefully(peer.stream)
 

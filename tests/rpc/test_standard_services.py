@@ -79,9 +79,7 @@ async def test_watchers_hear_of_the_end_and_do_not_hold_it_up(running: Running, 
 
 async def test_a_check_while_draining(running: Running) -> None:
     peer = await connect(running.port)
-    peer.call("Hold")
-    await peer.flush()
-    await running.probe.wait_seen("hold started")
+    await peer.hold(running.probe)
     running.server.drain()
     await peer.next(h2.events.ConnectionTerminated)
     peer.h2.clear_outbound_data_buffer()  # with the answer to the PING, after which no call is taken

@@ -12,27 +12,30 @@ from av.container import InputContainer
 
 from tests.material import (
     SECOND,
+    STEM,
     T0,
     FakeLink,
     Outcome,
     Target,
+    clip_job,
     container_of,
     do,
+    do_as_told,
     judge,
     numbered,
     numbers,
     numbers_in,
     numbers_of_all,
+    pieces,
     real_footage,
     source,
 )
-from tools.make_recordings import Form, Piece, cut, segment_path
+from tools.make_recordings import Form, cut, segment_path
 from vx.drawing import Words
 from vx.jobs import ClipJob, Cut, Event, FileDone, FileOpened, PartFile, Progress, SourceEnded
 from vx.media.packets import reading, recording
 from vx.timestamps import parse_timestamp
 
-MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 KINDS = ["mp4", "fmp4", "mkv", "ts"]
 CONTAINERS: list[Target] = ["mp4", "mkv"]
 TARGETS: list[Target] = ["mp4", "mkv", "virtual"]
@@ -61,27 +64,18 @@ def clip(
     max_file_size: int = 0,
     cut: Cut = "keyframe",
 ) -> Outcome:
-    """Export begin <= t < end, in seconds from T0."""
-    folder.mkdir()
-    job = ClipJob(
-        folder=str(folder),
-        sources=(source(pattern),),
-        start_us=T0 + round(begin * SECOND),
-        end_us=T0 + round(end * SECOND),
-        container=container_of(target),
-        virtual=target == "virtual",
+    job = clip_job(
+        folder,
+        [source(pattern)],
+        begin,
+        end,
+        target,
         words=Words(comment="Grüße, 你好"),
         reject_audio=reject_audio,
         max_file_size=max_file_size,
         cut=cut,
     )
-    made = do(job, link)
-    assert [path.name for path in made.files] == made.served or target != "virtual", made.link.notes
-    return made
-
-
-def pieces(*ranges: tuple[float, float]) -> list[Piece]:
-    return [Piece(round(begin * SECOND), round(end * SECOND)) for begin, end in ranges]
+    return do_as_told(job, link)
 
 
 @pytest.mark.parametrize("form", [FORM, FORM_B], ids=["no-b-frames", "b-frames"])
@@ -89,7 +83,7 @@ def pieces(*ranges: tuple[float, float]) -> list[Piece]:
     ("kind", "target"), [*itertools.product(KINDS, CONTAINERS), ("mp4", "virtual"), ("fmp4", "virtual")]
 )
 def test_a_clip_over_segments_and_a_gap(tmp_path: Path, kind: str, form: Form, target: Target) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.{kind}"
+    pattern = tmp_path / "rec" / f"{STEM}.{kind}"
     cut(numbered(form, 300), str(pattern), T0, pieces((0, 4), (4, 8), (10, 12)), kind=kind)
     made = clip(pattern, tmp_path / "out", 2.5, 10.98, target)
     assert made.ended.succeeded, made.ended.reason
@@ -126,7 +120,7 @@ def test_a_clip_over_segments_and_a_gap(tmp_path: Path, kind: str, form: Form, t
 def test_it_starts_with_the_key_frame_before_and_ends_with_the_last_frame_needed(
     tmp_path: Path, kind: str, target: Target, begin: float, end: float, first: int, last: int
 ) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.{kind}"
+    pattern = tmp_path / "rec" / f"{STEM}.{kind}"
     cut(numbered(FORM_B, 300), str(pattern), T0, pieces((0, 4), (4, 8), (8, 12)), kind=kind)
     made = clip(pattern, tmp_path / "out", begin, end, target)
     found = numbers(made.file)
@@ -140,7 +134,7 @@ def test_it_starts_with_the_key_frame_before_and_ends_with_the_last_frame_needed
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_last_frame_shown_before_a_gap_does_not_start_a_clip_in_the_gap(tmp_path: Path, kind: str) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.{kind}"
+    pattern = tmp_path / "rec" / f"{STEM}.{kind}"
     cut(numbered(FORM_B, 300), str(pattern), T0, pieces((0, 4), (8, 12)), kind=kind)
     made = clip(pattern, tmp_path / "out", 6, 9)
     assert numbers(made.file) == list(range(200, 225))
@@ -151,14 +145,14 @@ def test_the_last_frame_shown_before_a_gap_does_not_start_a_clip_in_the_gap(tmp_
 
 
 def test_what_is_recorded_right_before_the_start_is_shown_until_its_end(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(FORM, 100), str(pattern), T0, pieces((0, 4)))
     assert numbers(clip(pattern, tmp_path / "in", 3.999, 10).file) == list(range(75, 100))
     assert not clip(pattern, tmp_path / "out", 4.0, 10).ended.succeeded
 
 
 def test_sound_can_be_left_out(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(FORM, 50), str(pattern), T0, pieces((0, 2)))
     made = clip(pattern, tmp_path / "out", 0, 2, reject_audio=True)
     assert [stream["codec_type"] for stream in judge(made.file).streams] == ["video"]
@@ -169,11 +163,11 @@ def test_names_that_are_a_little_off_leave_no_holes_and_no_overlaps(tmp_path: Pa
     footage = numbered(FORM_B, 300)
     for i, off_ms in enumerate((0, 30, -40, 120, -200, 90)):
         folder = tmp_path / f"{i}"
-        cut(footage, str(folder / f"{MEDIAMTX}.mp4"), T0 + off_ms * 1000, pieces((i * 2, i * 2 + 2)))
+        cut(footage, str(folder / f"{STEM}.mp4"), T0 + off_ms * 1000, pieces((i * 2, i * 2 + 2)))
         (path,) = folder.iterdir()
         (tmp_path / "rec").mkdir(exist_ok=True)
         path.rename(tmp_path / "rec" / path.name)
-    made = clip(tmp_path / "rec" / f"{MEDIAMTX}.mp4", tmp_path / "out", 0, 20, target)
+    made = clip(tmp_path / "rec" / f"{STEM}.mp4", tmp_path / "out", 0, 20, target)
     assert numbers(made.file) == list(range(300))
     judged = judge(made.file)
     assert judged.frames == pytest.approx([n / 25 for n in range(300)], abs=0.0011)
@@ -183,7 +177,7 @@ def test_names_that_are_a_little_off_leave_no_holes_and_no_overlaps(tmp_path: Pa
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_clock_that_was_set_back_begins_a_new_file(tmp_path: Path, target: Target) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(FORM_B, 100), str(pattern), T0, pieces((0, 4)))
     cut(numbered(FORM_B, 200), str(pattern), T0 - 2 * SECOND, pieces((4, 8)))
     made = clip(pattern, tmp_path / "out", 0, 20, target)
@@ -195,7 +189,7 @@ def test_a_clock_that_was_set_back_begins_a_new_file(tmp_path: Path, target: Tar
 @pytest.mark.parametrize("change", ["20260329T010000", "20261025T010000"], ids=["to summer time", "from summer time"])
 def test_names_in_local_time_across_a_change_of_the_clocks(tmp_path: Path, change: str) -> None:
     begin_us = parse_timestamp(change) - 4 * SECOND
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     every_two = pieces(*((i, i + 2) for i in range(0, 12, 2)))
     paths = cut(numbered(FORM, 300), str(pattern), begin_us, every_two, timezone="Europe/Berlin")
     for i, path in enumerate(paths):
@@ -223,7 +217,7 @@ def test_names_in_local_time_across_a_change_of_the_clocks(tmp_path: Path, chang
     ],
 )
 def test_a_segment_of_another_form_begins_a_new_file(tmp_path: Path, target: Target, other: Form) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(FORM, 50), str(pattern), T0, pieces((0, 2)))
     cut(numbered(other, 100), str(pattern), T0, pieces((2, 4)))
     cut(numbered(FORM, 150), str(pattern), T0, pieces((4, 6)))
@@ -235,7 +229,7 @@ def test_a_segment_of_another_form_begins_a_new_file(tmp_path: Path, target: Tar
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_a_zero_behind_parameter_sets_is_no_other_form(tmp_path: Path, container: Target) -> None:
     """As ffmpeg records MPEG-TS: in the first segment an encoder's remark follows the sets, in others a slice does."""
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.ts"
+    pattern = tmp_path / "rec" / f"{STEM}.ts"
     pattern.parent.mkdir()
     record = "ffmpeg -v error -f matroska -i - -c:v libx264 -preset veryfast -g 25 -bf 2 -fps_mode passthrough "
     record += "-c:a copy -f segment -segment_times 2 -reset_timestamps 1 -segment_format mpegts"
@@ -248,7 +242,7 @@ def test_a_zero_behind_parameter_sets_is_no_other_form(tmp_path: Path, container
 
 
 def test_a_segment_without_sound_stays_in_the_file(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(FORM, 150), str(pattern), T0, pieces((0, 2), (4, 6)))
     cut(numbered(Form(), 100), str(pattern), T0, pieces((2, 4)))
     made = clip(pattern, tmp_path / "out", 0, 20)
@@ -260,7 +254,7 @@ def test_a_segment_without_sound_stays_in_the_file(tmp_path: Path) -> None:
 
 def test_an_open_group_is_cut_where_it_can_be_decoded(tmp_path: Path) -> None:
     form = Form(b_frames=2, options=(("x264-params", "open-gop=1"), ("preset", "veryfast")))
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mkv"
+    pattern = tmp_path / "rec" / f"{STEM}.mkv"
     cut(numbered(form, 250), str(pattern), T0, pieces((0, 5), (5, 10)), kind="mkv")
     whole = clip(pattern, tmp_path / "whole", 0, 10)
     assert numbers(whole.file) == list(range(250)), "pictures behind an open group's key frame are kept"
@@ -281,7 +275,7 @@ def test_an_open_group_is_cut_where_it_can_be_decoded(tmp_path: Path) -> None:
 def test_no_file_is_larger_and_nothing_is_lost_between_them(
     tmp_path: Path, kind: str, target: Target, limit: int
 ) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.{kind}"
+    pattern = tmp_path / "rec" / f"{STEM}.{kind}"
     cut(numbered(FORM_B, 600), str(pattern), T0, pieces(*((i, i + 4) for i in range(0, 24, 4))), kind=kind)
     whole = clip(pattern, tmp_path / "whole", 1, 23, target)
     parts = clip(pattern, tmp_path / "parts", 1, 23, target, max_file_size=limit)
@@ -300,7 +294,7 @@ def test_no_file_is_larger_and_nothing_is_lost_between_them(
 def test_many_small_packets_stay_below_the_limit_too(tmp_path: Path, container: Target) -> None:
     """The container's own bytes weigh most where a camera sends one frame in a second, and next to nothing in it."""
     form = Form(width=256, height=64, fps=Fraction(1), gop=5, audio=True)
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mkv"
+    pattern = tmp_path / "rec" / f"{STEM}.mkv"
     cut(numbered(form, 200), str(pattern), T0, pieces((0, 200)), kind="mkv")
     for limit in (75_000, 150_000):
         made = clip(pattern, tmp_path / f"{limit}", 0, 200, container, max_file_size=limit)
@@ -310,7 +304,7 @@ def test_many_small_packets_stay_below_the_limit_too(tmp_path: Path, container: 
 
 
 def test_a_limit_below_one_group_of_pictures_ends_with_what_was_written(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(FORM, 50), str(pattern), T0, pieces((0, 2)))
     cut(numbered(Form(audio=True, gop=200), 200), str(pattern), T0 + 2 * SECOND, pieces((0, 8)))
     size = min(path.stat().st_size for path in (tmp_path / "rec").iterdir())
@@ -326,7 +320,7 @@ def test_a_limit_below_one_group_of_pictures_ends_with_what_was_written(tmp_path
 
 
 def test_events_come_in_their_order(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(FORM, 100), str(pattern), T0, pieces((0, 4)))
     made = clip(pattern, tmp_path / "out", 0, 4)
     kinds = [type(event) for event in made.link.events]
@@ -347,7 +341,7 @@ def test_events_come_in_their_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_stop_leaves_a_playable_file(tmp_path: Path, container: Target) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(FORM_B, 600), str(pattern), T0, pieces(*((i, i + 2) for i in range(0, 24, 2))))
     link = FakeLink()
 
@@ -366,7 +360,7 @@ def test_stop_leaves_a_playable_file(tmp_path: Path, container: Target) -> None:
 
 def test_how_far_it_is_is_told_while_nothing_more_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second recording is only there once it was told that the first one has been written to its last frame."""
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(FORM, 100), str(pattern), T0, pieces((0, 2), (2, 4)))
     link, told = FakeLink(), threading.Event()
     real = recording.open_recording
@@ -386,7 +380,7 @@ def test_how_far_it_is_is_told_while_nothing_more_comes(tmp_path: Path, monkeypa
 
 
 def test_stop_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(FORM, 100), str(pattern), T0, pieces((0, 2), (2, 4)))
     link, never = FakeLink(), threading.Event()
     real = recording.open_recording
@@ -409,7 +403,7 @@ def test_stop_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, monkeypatch: p
 
 
 def test_stop_before_anything_was_written(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(FORM, 50), str(pattern), T0, pieces((0, 2)))
     link = FakeLink()
     link.stop()
@@ -419,14 +413,12 @@ def test_stop_before_anything_was_written(tmp_path: Path) -> None:
 
 
 def test_each_source_gets_its_own_file_with_a_safe_name_of_its_own(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(FORM, 50), str(pattern), T0, pieces((0, 2)))
     folder = tmp_path / "out"
     folder.mkdir()
     names = ("Вход/../№ 1", "Yard", "Yard", "nowhere")
-    sources = tuple(
-        source(pattern if name != "nowhere" else tmp_path / "x" / f"{MEDIAMTX}.mp4", name) for name in names
-    )
+    sources = tuple(source(pattern if name != "nowhere" else tmp_path / "x" / f"{STEM}.mp4", name) for name in names)
     made = do(ClipJob(folder=str(folder), sources=sources, start_us=T0, end_us=T0 + SECOND, container="mkv"))
     assert made.ended.succeeded
     assert [path.name for path in made.files] == [
@@ -442,7 +434,7 @@ def test_each_source_gets_its_own_file_with_a_safe_name_of_its_own(tmp_path: Pat
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_turn_of_a_camera_is_kept(tmp_path: Path, target: Target) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(Form(rotation=90), 25), str(pattern), T0, pieces((0, 1)))
     made = clip(pattern, tmp_path / "out", 0, 1, target)
     sides = [side for stream in judge(made.file).streams for side in stream.get("side_data_list", [])]
@@ -477,7 +469,7 @@ def pictures(path: Path) -> list[str]:
 
 @pytest.mark.parametrize(("kind", "target"), PAIRS)
 @pytest.mark.parametrize(
-    "names", [f"entrance/{MEDIAMTX}.mp4", "recordings/%Y-%m-%d/%H/entrance/%M.%S.mp4"], ids=["mediamtx", "frigate"]
+    "names", [f"entrance/{STEM}.mp4", "recordings/%Y-%m-%d/%H/entrance/%M.%S.mp4"], ids=["mediamtx", "frigate"]
 )
 def test_real_footage_with_b_frames(tmp_path: Path, names: str, kind: str, target: Target) -> None:
     """Every picture of bikes.mp4, cut into a segment for each of its six GOPs, comes out as it was."""
@@ -498,7 +490,7 @@ def test_real_footage_with_b_frames(tmp_path: Path, names: str, kind: str, targe
 @pytest.mark.parametrize(("kind", "target"), PAIRS)
 def test_real_footage_with_sound(tmp_path: Path, kind: str, target: Target) -> None:
     bunny = real_footage("bigbuckbunny.mp4")
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.{kind}"
+    pattern = tmp_path / "rec" / f"{STEM}.{kind}"
     cut(bunny, str(pattern), T0, pieces((0, 6)), kind=kind)
     made = clip(pattern, tmp_path / "out", 2, 4, target)
     judged = judge(made.file)

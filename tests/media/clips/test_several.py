@@ -9,28 +9,30 @@ import pytest
 
 from tests.material import (
     SECOND,
+    STEM,
     T0,
     FakeLink,
     Judged,
     Outcome,
     Target,
+    clip_job,
     container_of,
-    do,
+    do_as_told,
     judge,
     numbered,
     numbers,
     numbers_in,
     numbers_of_all,
+    pieces,
     source,
 )
 from tests.media.beeping import beeps, beeps_behind_flashes
 from tools.make_recordings import Form, Piece, cut, segment_path
 from vx.drawing import Words
-from vx.jobs import ClipJob, Cut, Progress, Source
+from vx.jobs import Cut, Progress, Source
 from vx.media.files import muxing
 from vx.media.packets.messages import Track
 
-MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 CONTAINERS: list[Target] = ["mp4", "mkv"]
 TARGETS: list[Target] = ["mp4", "mkv", "virtual"]
 MP4: list[Target] = ["mp4", "virtual"]
@@ -45,21 +47,15 @@ def us(*ranges: tuple[float, float]) -> list[tuple[int, int]]:
 
 def record(folder: Path, form: Form, *ranges: tuple[float, float], kind: str = "mp4", ahead_us: int = 0) -> Path:
     """A camera's recordings of these seconds from T0 on; frame n is at n / 25."""
-    pattern = folder / f"{MEDIAMTX}.{kind}"
-    pieces = [Piece(round(begin * SECOND), round(end * SECOND)) for begin, end in ranges]
-    cut(numbered(form, 500), str(pattern), T0 - ahead_us, pieces, kind=kind)
+    pattern = folder / f"{STEM}.{kind}"
+    cut(numbered(form, 500), str(pattern), T0 - ahead_us, pieces(*ranges), kind=kind)
     return pattern
 
 
 def clip(folder: Path, sources: tuple[Source, ...], begin: float, end: float, target: Target, **more: Any) -> Outcome:
-    folder.mkdir()
-    ((start_us, end_us),) = us((begin, end))
     more.setdefault("discrete", False)
     link = more.pop("link", None)
-    more |= {"container": container_of(target), "virtual": target == "virtual"}
-    made = do(ClipJob(folder=str(folder), sources=sources, start_us=start_us, end_us=end_us, **more), link)
-    assert [path.name for path in made.files] == made.served or target != "virtual", made.link.notes
-    return made
+    return do_as_told(clip_job(folder, sources, begin, end, target, **more), link)
 
 
 def masked(pattern: Path, *ranges: tuple[float, float], **more: Any) -> Source:
@@ -153,7 +149,7 @@ def test_the_last_picture_is_kept_where_another_camera_goes_on(tmp_path: Path, t
 def test_a_camera_that_begins_later_and_one_that_recorded_nothing(tmp_path: Path, target: Target) -> None:
     one = record(tmp_path / "one", FORM, (0, 4), (4, 8))
     other = record(tmp_path / "other", FORM, (4, 8))
-    none = tmp_path / "none" / f"{MEDIAMTX}.mp4"
+    none = tmp_path / "none" / f"{STEM}.mp4"
     sources = (source(none, "None"), source(one, "Entrance"), source(other, "Yard"))
     made = clip(tmp_path / "out", sources, 1, 7, target)
     assert tracks(made.file, 2) == [list(range(25, 175)), list(range(100, 175))]
@@ -266,7 +262,7 @@ def test_which_of_the_recordings_tracks(tmp_path: Path) -> None:
     # a recording with two tracks of picture
     (tmp_path / "rec").mkdir()
     both.file.rename(tmp_path / "rec" / "2026-05-11_08-00-00-000000.mkv")
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mkv"
+    pattern = tmp_path / "rec" / f"{STEM}.mkv"
     second = clip(tmp_path / "second", (masked(pattern, (0, 4), video=1, audio=None),), 0, 4, "mp4")
     assert [stream["codec_type"] for stream in judge(second.file).streams] == ["video"]
     none = clip(tmp_path / "none", (masked(pattern, (0, 4), video=2),), 0, 4, "mp4")
@@ -298,8 +294,8 @@ def test_picture_and_sound_stay_together_for_an_hour(tmp_path: Path, target: Tar
     for i in range(60):
         if i % 5 != 4:
             off_us = (i * 7919 % 400 - 200) * 1000
-            segment_path(str(folder / f"{MEDIAMTX}.mp4"), T0 + i * 60 * SECOND + off_us).hardlink_to(minute)
-    made = clip(tmp_path / "out", (source(folder / f"{MEDIAMTX}.mp4"),), 0.1, 3600, target)
+            segment_path(str(folder / f"{STEM}.mp4"), T0 + i * 60 * SECOND + off_us).hardlink_to(minute)
+    made = clip(tmp_path / "out", (source(folder / f"{STEM}.mp4"),), 0.1, 3600, target)
     assert made.link.notes.count("nothing was recorded") == 12
     behind = beeps_behind_flashes(made.file)
     assert len(behind) == 48 * 60

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.material import SECOND, T0, Outcome, do, judge, numbered, numbers_of_all, source
+from tests.material import SECOND, STEM, T0, Outcome, Target, clip_job, do, judge, numbered, numbers_of_all, source
 from tools.make_recordings import Form, Piece, cut
-from vx.jobs import ClipJob, Container
+from vx.jobs import Container
 
-MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 FRAME = SECOND // 25
 FRAMES = 200
 H265 = (("preset", "ultrafast"), ("x265-params", "log-level=none:open-gop=0:keyint=25:min-keyint=25"))
@@ -60,18 +59,8 @@ CASES = {
 }
 
 
-def clip(pattern: Path, folder: Path, begin: float, end: float, container: Container = "mp4", **more: Any) -> Outcome:
-    """Export begin <= t < end, in seconds from T0."""
-    folder.mkdir()
-    job = ClipJob(
-        folder=str(folder),
-        sources=(source(pattern),),
-        start_us=T0 + round(begin * SECOND),
-        end_us=T0 + round(end * SECOND),
-        container=container,
-        **more,
-    )
-    return do(job)
+def clip(pattern: Path, folder: Path, begin: float, end: float, target: Target = "mp4", **more: Any) -> Outcome:
+    return do(clip_job(folder, [source(pattern)], begin, end, target, **more))
 
 
 def wanted(form: Form, begin: float, end: float) -> list[int]:
@@ -88,10 +77,11 @@ WAYS = [(name, False) for name in CASES] + [
 @pytest.mark.parametrize(("name", "virtual"), WAYS)
 def test_the_very_frames(tmp_path: Path, name: str, virtual: bool) -> None:
     case = CASES[name]
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.{case.kind}"
+    pattern = tmp_path / "rec" / f"{STEM}.{case.kind}"
     pieces = [Piece(0, 4 * SECOND), Piece(4 * SECOND, 8 * SECOND)]
     cut(numbered(case.form, FRAMES), str(pattern), T0, pieces, kind=case.kind)
-    made = [clip(pattern, tmp_path / f"{i}", *ends, case.container, virtual=virtual) for i, ends in enumerate(RANGES)]
+    target: Target = "virtual" if virtual else case.container
+    made = [clip(pattern, tmp_path / f"{i}", *ends, target) for i, ends in enumerate(RANGES)]
     assert all(each.ended.succeeded for each in made), [each.ended.reason for each in made]
     if virtual:
         assert all(len(each.served) == (case.exact and "mjpeg" not in case.form.codec) for each in made)
@@ -124,9 +114,9 @@ def test_the_very_frames(tmp_path: Path, name: str, virtual: bool) -> None:
 )
 def test_times_and_sound_are_exact_too(tmp_path: Path, name: str, virtual: bool) -> None:
     case = CASES[name]
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.{case.kind}"
+    pattern = tmp_path / "rec" / f"{STEM}.{case.kind}"
     cut(numbered(case.form, FRAMES), str(pattern), T0, [Piece(0, 8 * SECOND)], kind=case.kind)
-    made = clip(pattern, tmp_path / "out", 1.2, 3.48, case.container, virtual=virtual)
+    made = clip(pattern, tmp_path / "out", 1.2, 3.48, "virtual" if virtual else case.container)
     assert len(made.served) == virtual
     judged = judge(made.file)
     assert judged.frames == pytest.approx([n / 25 for n in range(57)], abs=0.0011)
@@ -138,7 +128,7 @@ def test_times_and_sound_are_exact_too(tmp_path: Path, name: str, virtual: bool)
 def test_the_picture_is_the_same_in_1080p_and_its_colours_and_turn_are_kept(tmp_path: Path) -> None:
     colours = (("color_range", "pc"), ("colorspace", "bt709"), ("color_primaries", "bt709"), ("color_trc", "bt709"))
     form = Form(width=1920, height=1080, b_frames=2, rotation=90, options=colours)
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(form, 75), str(pattern), T0, [Piece(0, 3 * SECOND)])
     made = clip(pattern, tmp_path / "out", 0.6, 1.44)
     assert numbers_of_all([made.file]) == [list(range(15, 36))]
@@ -148,7 +138,7 @@ def test_the_picture_is_the_same_in_1080p_and_its_colours_and_turn_are_kept(tmp_
 
 
 def test_between_two_frames_there_is_nothing(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(Form(b_frames=2), 100), str(pattern), T0, [Piece(0, 4 * SECOND)])
     made = clip(pattern, tmp_path / "out", 1.21, 1.23)
     assert not made.ended.succeeded
@@ -157,7 +147,7 @@ def test_between_two_frames_there_is_nothing(tmp_path: Path) -> None:
 
 
 def test_a_start_in_the_last_group_of_a_recording_goes_on_with_the_next_one(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     form = Form(b_frames=2, audio=True)
     cut(numbered(form, FRAMES), str(pattern), T0, [Piece(0, 4 * SECOND), Piece(4 * SECOND, 8 * SECOND)])
     made = [clip(pattern, tmp_path / f"{i}", begin, 5.2) for i, begin in enumerate((3.6, 3.97))]
@@ -169,7 +159,7 @@ def test_a_start_in_the_last_group_of_a_recording_goes_on_with_the_next_one(tmp_
 def test_a_start_at_the_last_frame_of_a_recording_goes_on_with_the_next_one(
     tmp_path: Path, b_frames: int, container: Container
 ) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(
         numbered(Form(b_frames=b_frames), FRAMES),
         str(pattern),
@@ -183,7 +173,7 @@ def test_a_start_at_the_last_frame_of_a_recording_goes_on_with_the_next_one(
 @pytest.mark.parametrize("begin", [1.92, 1.96])
 def test_a_start_right_before_a_key_frame_with_subtitles(tmp_path: Path, begin: float) -> None:
     """With B-frames the key frame is due to be decoded before the file's clock begins, and with it the first cue."""
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(Form(b_frames=2, audio=True), FRAMES), str(pattern), T0, [Piece(0, 8 * SECOND)])
     made = clip(pattern, tmp_path / "out", begin, 3.4, subtitles=True)
     assert numbers_of_all([made.file]) == [list(range(round(begin * 25), 85))]
@@ -191,7 +181,7 @@ def test_a_start_right_before_a_key_frame_with_subtitles(tmp_path: Path, begin: 
 
 
 def test_only_key_frames_where_that_is_wanted(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(Form(), FRAMES), str(pattern), T0, [Piece(0, 8 * SECOND)])
     made = clip(pattern, tmp_path / "out", 1.5, 3.5, cut="keyframe")
     assert numbers_of_all([made.file]) == [list(range(25, 88))]
@@ -200,7 +190,7 @@ def test_only_key_frames_where_that_is_wanted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("container", ["mp4", "mkv"])
 def test_files_of_a_limited_size_are_cut_exactly_too(tmp_path: Path, container: Container) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     form = Form(b_frames=2, audio=True)
     cut(numbered(form, FRAMES), str(pattern), T0, [Piece(0, 4 * SECOND), Piece(4 * SECOND, 8 * SECOND)])
     made = clip(pattern, tmp_path / "out", 1.2, 6.68, container, max_file_size=40_000)

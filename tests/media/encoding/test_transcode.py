@@ -14,14 +14,28 @@ import av
 import numpy as np
 import pytest
 
-from tests.material import SECOND, T0, FakeLink, Outcome, do, judge, numbered, numbers, numbers_in, real_footage, source
+from tests.material import (
+    SECOND,
+    STEM,
+    T0,
+    FakeLink,
+    Outcome,
+    clip_job,
+    do,
+    judge,
+    numbered,
+    numbers,
+    numbers_in,
+    pieces,
+    real_footage,
+    source,
+)
 from tests.media.beeping import beeps, beeps_behind_flashes, samples
 from tools import make_recordings
-from tools.make_recordings import Form, Piece, cut
-from vx.jobs import ClipJob, Coding, Container, PartFile, SalvageJob
+from tools.make_recordings import Form, cut
+from vx.jobs import Coding, Container, PartFile, SalvageJob
 from vx.media.encoding.recipe import AtRate
 
-MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 FORM = Form(audio=True)
 FORM_B = Form(audio=True, b_frames=2)
 VP8 = Form(codec="libvpx", options=(("deadline", "realtime"), ("cpu-used", "8")))
@@ -40,27 +54,13 @@ def export(
     max_file_size: int = 0,
     **coding: Any,
 ) -> Outcome:
-    """Export begin <= t < end, in seconds from T0."""
-    folder.mkdir()
-    job = ClipJob(
-        folder=str(folder),
-        sources=(source(pattern),),
-        start_us=T0 + round(begin * SECOND),
-        end_us=T0 + round(end * SECOND),
-        container=container,
-        max_file_size=max_file_size,
-        coding=Coding(**{"threads": 1, **coding}),
-    )
-    return do(job, link)
-
-
-def pieces(*ranges: tuple[float, float]) -> list[Piece]:
-    return [Piece(round(begin * SECOND), round(end * SECOND)) for begin, end in ranges]
+    how = Coding(**{"threads": 1, **coding})
+    return do(clip_job(folder, [source(pattern)], begin, end, container, max_file_size=max_file_size, coding=how), link)
 
 
 def record(folder: Path, form: Form, frames: int, *ranges: tuple[float, float], kind: str = "mp4") -> Path:
     """Recordings of numbered footage; returns their pattern."""
-    pattern = folder / f"{MEDIAMTX}.{kind}"
+    pattern = folder / f"{STEM}.{kind}"
     cut(numbered(form, frames), str(pattern), T0, pieces(*ranges), kind=kind)
     return pattern
 
@@ -179,7 +179,7 @@ def test_a_picture_that_cannot_be_copied_is_encoded(
 
 
 def test_better_qualities_take_more_bytes(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(real_footage("bikes.mp4"), str(pattern), T0, pieces((0, 3)))
     for video in ("h264", "mjpeg", "mpeg4"):
         sizes = []
@@ -216,7 +216,7 @@ def g711(kind: str) -> bytes:
 def test_sound_is_what_the_container_can_hold(
     tmp_path: Path, recorded: str, coding: dict[str, Any], found: tuple[str | None, ...]
 ) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mkv"
+    pattern = tmp_path / "rec" / f"{STEM}.mkv"
     if recorded.startswith("pcm"):
         path = make_recordings.segment_path(str(pattern), T0)
         path.parent.mkdir()
@@ -265,7 +265,7 @@ def _loudness(path: Path) -> float:
 def test_sound_and_picture_stay_together(
     tmp_path: Path, container: Container, coding: dict[str, Any], speed: float, b_frames: int
 ) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(beeps(11, b_frames=b_frames), str(pattern), T0, pieces((0, 3), (3, 5), (6, 9), (9, 11)))
     made = export(pattern, tmp_path / "out", 0.5, 10.5, container, **coding)
     behind = [each for path in made.files for each in beeps_behind_flashes(path)]
@@ -404,7 +404,7 @@ def test_avi_begins_with_a_key_frame_that_is_no_idr(tmp_path: Path, kind: str) -
 def test_frames_at_uneven_times_in_avi(tmp_path: Path) -> None:
     """A recording of 25 frames a second in which every fifth one is missing, and then many."""
     footage: Any = io.BytesIO(numbered(Form(codec="mjpeg"), 200))
-    path = make_recordings.segment_path(str(tmp_path / f"{MEDIAMTX}.mkv"), T0)
+    path = make_recordings.segment_path(str(tmp_path / f"{STEM}.mkv"), T0)
     kept = [n for n in range(200) if n % 5 and not 60 <= n < 120]
     with av.open(footage) as container, av.open(str(path), "w", format="matroska") as output:
         stream = output.add_stream_from_template(container.streams.video[0], opaque=True)
@@ -412,7 +412,7 @@ def test_frames_at_uneven_times_in_avi(tmp_path: Path) -> None:
             if number in kept:
                 packet.stream = stream
                 output.mux(packet)
-    made = export(tmp_path / f"{MEDIAMTX}.mkv", tmp_path / "out", 0, 8, "avi")
+    made = export(tmp_path / f"{STEM}.mkv", tmp_path / "out", 0, 8, "avi")
     assert numbers(made.file) == kept
     assert judge(made.file).frames == pytest.approx([(n - kept[0]) / 25 for n in kept], abs=0.021)
 
@@ -509,7 +509,7 @@ def test_pictures_that_cannot_be_decoded_are_told_and_left_out(tmp_path: Path) -
 
 @pytest.mark.parametrize(("name", "seconds"), [("bikes.mp4", 3.0), ("bigbuckbunny.mp4", 2.0)])
 def test_real_footage(tmp_path: Path, name: str, seconds: float) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(real_footage(name), str(pattern), T0, pieces((0, 60)))
     made = export(pattern, tmp_path / "out", 0, seconds, "avi", video="mpeg4", every=2)
     (done,) = made.link.done
@@ -521,7 +521,7 @@ def test_real_footage(tmp_path: Path, name: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("coding", [{"audio": "mp2"}, {"speed": 2}, {"speed": 0.8, "audio_quality": "best"}])
 def test_real_sound_of_several_channels(tmp_path: Path, coding: dict[str, Any]) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(real_footage("bigbuckbunny.mp4"), str(pattern), T0, pieces((0, 60)))
     made = export(pattern, tmp_path / "out", 1, 3, "mkv", video="mpeg4", **coding)
     judged = judge(made.file)

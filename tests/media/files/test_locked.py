@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import pyzipper
 
-from tests.material import SECOND, T0, FakeLink, Outcome, do, numbered, numbers, source
+from tests.material import SECOND, T0, FakeLink, Outcome, clip_job, do, numbered, numbers, source
 from tools.make_recordings import MEDIAMTX, Form, Piece, cut
-from vx.jobs import ClipJob, Container, Event, FileOpened, PartFile, Progress, SalvageJob
+from vx.jobs import Container, Event, FileOpened, PartFile, Progress, SalvageJob
 
 PASSWORD = "пароль s3cret"
 CONTAINERS: list[Container] = ["mp4", "mkv", "avi"]
@@ -26,18 +26,8 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def export(
     pattern: Path, folder: Path, container: Container, *, link: FakeLink | None = None, max_file_size: int = 0
 ) -> Outcome:
-    folder.mkdir()
-    job = ClipJob(
-        folder=str(folder),
-        sources=(source(pattern, "Вход"),),
-        start_us=T0,
-        end_us=T0 + 8 * SECOND,
-        container=container,
-        max_file_size=max_file_size,
-        subtitles=True,
-        password=PASSWORD,
-    )
-    return do(job, link)
+    more = {"max_file_size": max_file_size, "subtitles": True, "password": PASSWORD}
+    return do(clip_job(folder, [source(pattern, "Вход")], 0, 8, container, **more), link)
 
 
 def unpacked(path: Path, folder: Path, password: str = PASSWORD) -> Path:

@@ -13,13 +13,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.material import SECOND, T0, FakeLink, do, judge, numbered, numbers, source
+from tests.material import SECOND, STEM, T0, FakeLink, do, judge, numbered, numbers, source
 from tools.make_recordings import Form, Piece, cut
 from vx.jobs import ClipJob, Container, Event, FileOpened, PartFile, Progress, SalvageJob, encode
 from vx.media.export import run
 from vx.media.files import muxing, results
 
-MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 FRAME = SECOND // 25
 CONTAINERS: list[Container] = ["mp4", "mkv"]
 
@@ -27,7 +26,7 @@ CONTAINERS: list[Container] = ["mp4", "mkv"]
 @pytest.fixture
 def job(tmp_path: Path, request: pytest.FixtureRequest) -> ClipJob:
     """A clip of 40 s in 2 s segments."""
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     footage = numbered(Form(b_frames=2, audio=True), 1000)
     cut(footage, str(pattern), T0, [Piece(i * 2 * SECOND, (i + 1) * 2 * SECOND) for i in range(20)])
     (tmp_path / "out").mkdir()

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.material import SECOND, T0, Outcome, do, judge, numbered, numbers, source
-from tools.make_recordings import MEDIAMTX, Form, Piece, cut
+from tests.material import SECOND, T0, Outcome, clip_job, do, judge, numbered, numbers, pieces, source
+from tools.make_recordings import MEDIAMTX, Form, cut
 from vx.captions import Caption
 from vx.drawing import Words
-from vx.jobs import ClipJob, Coding, Container, Source
+from vx.jobs import Coding, Container, Source
 from vx.media.files.subtitles import Subtitles
 
 FORM = Form(width=256, height=64, audio=True, b_frames=2)
@@ -30,24 +30,15 @@ NOTHING = "No new picture after "
 def record(folder: Path, form: Form, *ranges: tuple[float, float]) -> Path:
     """Recordings of these stretches, in seconds after T0 + 0.4 s; their pattern."""
     pattern = folder / MEDIAMTX
-    pieces = [Piece(round(begin * SECOND), round(end * SECOND)) for begin, end in ranges]
-    cut(numbered(form, 400), str(pattern), T0 + 400_000, pieces)
+    cut(numbered(form, 400), str(pattern), T0 + 400_000, pieces(*ranges))
     return pattern
 
 
 def export(
     folder: Path, sources: Sequence[Source], begin: float, end: float, container: Container, **more: Any
 ) -> Outcome:
-    folder.mkdir()
-    job = ClipJob(
-        folder=str(folder),
-        sources=tuple(sources),
-        start_us=T0 + round(begin * SECOND),
-        end_us=T0 + round(end * SECOND),
-        container=container,
-        **{"words": WORDS, "subtitles": True, "discrete": False, **more},
-    )
-    return do(job)
+    more = {"words": WORDS, "subtitles": True, "discrete": False, **more}
+    return do(clip_job(folder, sources, begin, end, container, **more))
 
 
 def shown(path: Path) -> list[tuple[float, float, str]]:

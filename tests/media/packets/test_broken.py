@@ -11,11 +11,10 @@ from typing import Any
 import av
 import pytest
 
-from tests.material import SECOND, T0, Outcome, do, judge, numbered, numbers, numbers_in, source
+from tests.material import SECOND, STEM, T0, Outcome, do, judge, numbered, numbers, numbers_in, source
 from tools.make_recordings import Form, Piece, cut
 from vx.jobs import ClipJob, SnapshotJob
 
-MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 KINDS = ["mp4", "fmp4", "mkv", "ts"]
 FORM = Form(audio=True, b_frames=2)
 ALL = list(range(200))
@@ -30,13 +29,13 @@ def kind(request: pytest.FixtureRequest) -> str:
 def paths(tmp_path: Path, kind: str) -> list[Path]:
     """Four segments of two seconds."""
     pieces = [Piece(i * 2 * SECOND, (i + 1) * 2 * SECOND) for i in range(4)]
-    return cut(numbered(FORM, 200), str(tmp_path / "rec" / f"{MEDIAMTX}.{kind}"), T0, pieces, kind=kind)
+    return cut(numbered(FORM, 200), str(tmp_path / "rec" / f"{STEM}.{kind}"), T0, pieces, kind=kind)
 
 
 def clip(paths: list[Path], start_us: int = T0) -> Outcome:
     folder = paths[0].parent.parent / f"out{random.getrandbits(64)}"
     folder.mkdir()
-    pattern = paths[0].parent / f"{MEDIAMTX}{paths[0].suffix}"
+    pattern = paths[0].parent / f"{STEM}{paths[0].suffix}"
     return do(
         ClipJob(
             folder=str(folder), sources=(source(pattern),), start_us=start_us, end_us=T0 + 60 * SECOND, container="mp4"
@@ -69,7 +68,7 @@ def test_where_nothing_can_be_read_the_reason_says_what_was_in_the_way(paths: li
     nothing = f"nothing was recorded from 20260511T080000.000000 to 20260511T080100.000000 that can be read ({told}"
     assert made.ended.reason.startswith(f"Entrance: {nothing}")
     assert made.link.sources[0].startswith(nothing)
-    pattern = paths[0].parent / f"{MEDIAMTX}{paths[0].suffix}"
+    pattern = paths[0].parent / f"{STEM}{paths[0].suffix}"
     made = do(SnapshotJob(folder=str(paths[0].parent), sources=(source(pattern),), at_us=T0))
     assert made.ended.reason == f"Entrance: nothing was recorded at 20260511T080000.000000 that can be read ({told})"
 
@@ -112,7 +111,7 @@ def test_a_directory_and_a_segment_that_may_not_be_read(paths: list[Path]) -> No
 
 
 def test_the_first_one_is_broken_and_an_earlier_one_covers_the_start(tmp_path: Path, kind: str) -> None:
-    pattern = str(tmp_path / "rec" / f"{MEDIAMTX}.{kind}")
+    pattern = str(tmp_path / "rec" / f"{STEM}.{kind}")
     paths = cut(numbered(FORM, 200), pattern, T0, [Piece(0, 8 * SECOND)], kind=kind)
     broken = paths[0].with_name(paths[0].name.replace("08-00-00", "08-00-04"))
     broken.write_bytes(b"")
@@ -141,7 +140,7 @@ def test_a_segment_that_is_truncated_or_still_growing(paths: list[Path], kind: s
 
 def test_flat_mp4_with_its_index_in_front_may_be_truncated_too(tmp_path: Path) -> None:
     (path,) = cut(
-        numbered(FORM, 200), str(tmp_path / "rec" / f"{MEDIAMTX}.mp4"), T0, [Piece(0, 8 * SECOND)], kind="faststart"
+        numbered(FORM, 200), str(tmp_path / "rec" / f"{STEM}.mp4"), T0, [Piece(0, 8 * SECOND)], kind="faststart"
     )
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -157,7 +156,7 @@ def test_no_bytes_at_all_make_it_fail(tmp_path: Path, kind: str) -> None:
     """Truncated and bit-flipped segments: it always ends, the good segments are in the result."""
     dice = random.Random(20260511)
     pieces = [Piece(i * 2 * SECOND, (i + 1) * 2 * SECOND) for i in range(3)]
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.{kind}"
+    pattern = tmp_path / "rec" / f"{STEM}.{kind}"
     paths = cut(numbered(FORM, 150), str(pattern), T0, pieces, kind=kind)
     content = paths[1].read_bytes()
     for _ in range(12):
@@ -180,10 +179,10 @@ def test_no_bytes_at_all_make_it_fail(tmp_path: Path, kind: str) -> None:
 
 def test_a_directory_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
     if os.geteuid() == 0:
-        pattern = tmp_path / "nowhere" / f"{MEDIAMTX}.mp4"
+        pattern = tmp_path / "nowhere" / f"{STEM}.mp4"
     else:
         (tmp_path / "secret").mkdir(mode=0)
-        pattern = tmp_path / "secret" / f"{MEDIAMTX}.mp4"
+        pattern = tmp_path / "secret" / f"{STEM}.mp4"
     out = tmp_path / "out"
     out.mkdir()
     made = do(ClipJob(folder=str(out), sources=(source(pattern),), start_us=T0, end_us=T0 + SECOND, container="mp4"))

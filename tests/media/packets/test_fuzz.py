@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.material import SECOND, T0, numbered, numbers_of_all, source
+from tests.material import SECOND, STEM, T0, numbered, numbers_of_all, source
 from tools.make_recordings import Form, Piece, cut
 from vx.jobs import ClipJob, Ended, FileDone, Note
 from vx.worker import WorkerLimits, WorkerPool
 
-MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 FORM = Form(width=256, height=64, gop=5, audio=True, b_frames=1)
 SEGMENTS = 201
 ROUNDS = int(os.environ.get("VX_FUZZ", "2"))
@@ -46,7 +45,7 @@ def damaged(content: bytes, dice: random.Random) -> bytes:
 
 @pytest.mark.parametrize("kind", ["mp4", "fmp4", "mkv", "ts"])
 async def test_every_other_recording_is_damaged(tmp_path: Path, kind: str) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.{kind}"
+    pattern = tmp_path / "rec" / f"{STEM}.{kind}"
     step = SECOND // 5
     pieces = [Piece(i * step, (i + 1) * step) for i in range(SEGMENTS)]
     paths = cut(numbered(FORM, 5 * SEGMENTS), str(pattern), T0, pieces, kind=kind)

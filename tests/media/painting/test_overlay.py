@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.material import SECOND, T0, Outcome, do, real_footage, source
+from tests.material import SECOND, T0, Outcome, clip_job, do, real_footage, source
 from tools.make_recordings import MEDIAMTX, Form, Piece, cut, encode
 from vx.captions import Caption
 from vx.drawing import Area, Colour, Drawing, Font, MaskStyle, Polygon, TextLook, Words
-from vx.jobs import ClipJob, Coding, Container, ExternalPicture, SnapshotJob, Source
+from vx.jobs import Coding, Container, ExternalPicture, SnapshotJob, Source
 from vx.media.painting.lettering import SMALLEST
 from vx.media.painting.overlay import Painter
 
@@ -58,15 +58,8 @@ def camera(pattern: Path, drawing: Drawing, name: str = "Entrance") -> Source:
 
 
 def clip(pattern: Path, folder: Path, drawing: Drawing, begin: float, end: float, **more: Any) -> Outcome:
-    folder.mkdir()
-    job = ClipJob(
-        folder=str(folder),
-        sources=(camera(pattern, drawing),),
-        start_us=T0 + round(begin * SECOND),
-        end_us=T0 + round(end * SECOND),
-        **{"container": "mp4", "words": WORDS, "coding": Coding(threads=1), **more},
-    )
-    made = do(job)
+    more = {"words": WORDS, "coding": Coding(threads=1), **more}
+    made = do(clip_job(folder, [camera(pattern, drawing)], begin, end, **more))
     assert made.ended.succeeded, made.ended.reason
     return made
 
@@ -131,7 +124,7 @@ def test_no_frame_of_a_clip_shows_what_is_masked(
         Drawing(masks=(RECTANGLE,)),
         0.46,
         3.3,
-        container=container,
+        target=container,
         subtitles=True,
         coding=Coding(threads=1, **coding),
     )

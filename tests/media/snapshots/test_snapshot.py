@@ -9,12 +9,11 @@ import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image
 
-from tests.material import BITS, BLOCK, SECOND, T0, Outcome, do, numbered, real_footage, source
+from tests.material import BITS, BLOCK, SECOND, STEM, T0, Outcome, do, numbered, real_footage, source
 from tools.make_recordings import Form, Piece, cut
 from vx.drawing import Words
 from vx.jobs import SnapshotJob
 
-MEDIAMTX = "%Y-%m-%d_%H-%M-%S-%f"
 KINDS = ["mp4", "fmp4", "mkv", "ts"]
 OPEN_GOP = Form(b_frames=2, options=(("x264-params", "open-gop=1"), ("preset", "veryfast")))
 
@@ -42,7 +41,7 @@ def number(path: Path) -> int:
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_the_very_frame(tmp_path: Path, kind: str, form: Form) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.{kind}"
+    pattern = tmp_path / "rec" / f"{STEM}.{kind}"
     pieces = [Piece(0, 4 * SECOND), Piece(4 * SECOND, 8 * SECOND)]
     if form is OPEN_GOP and kind == "ts":  # of which only an IDR brings its parameter sets along
         pieces = [Piece(0, 8 * SECOND)]
@@ -60,7 +59,7 @@ def test_it_is_the_very_frame(tmp_path: Path, kind: str, form: Form) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_gap_gives_no_picture(tmp_path: Path, kind: str) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.{kind}"
+    pattern = tmp_path / "rec" / f"{STEM}.{kind}"
     cut(
         numbered(Form(b_frames=2), 300),
         str(pattern),
@@ -79,7 +78,7 @@ def test_a_gap_gives_no_picture(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_frame_stands_until_the_next_one_whose_name_is_a_little_late(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(Form(), 300), str(pattern), T0, [Piece(0, 4 * SECOND)])
     cut(numbered(Form(), 300), str(pattern), T0 + 150_000, [Piece(4 * SECOND, 8 * SECOND)])
     made = snapshot(pattern, tmp_path / "out", 4.1)
@@ -87,7 +86,7 @@ def test_a_frame_stands_until_the_next_one_whose_name_is_a_little_late(tmp_path:
 
 
 def test_one_failing_source_leaves_the_others(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(Form(), 50), str(pattern), T0, [Piece(0, 2 * SECOND)])
     out = tmp_path / "out"
     out.mkdir()
@@ -104,7 +103,7 @@ def test_one_failing_source_leaves_the_others(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_told_and_an_earlier_recording_is_tried(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(Form(), 300), str(pattern), T0, [Piece(0, 12 * SECOND)])
     (tmp_path / "rec" / "2026-05-11_08-00-05-000000.mp4").write_bytes(b"")
     made = snapshot(pattern, tmp_path / "out", 6)
@@ -113,7 +112,7 @@ def test_what_cannot_be_read_is_told_and_an_earlier_recording_is_tried(tmp_path:
 
 
 def test_the_picture_says_when_and_where_it_was_taken(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(Form(), 50), str(pattern), T0 + 155_000, [Piece(0, 2 * SECOND)])
     out = tmp_path / "out"
     out.mkdir()
@@ -136,7 +135,7 @@ def test_the_picture_says_when_and_where_it_was_taken(tmp_path: Path) -> None:
 
 
 def test_a_comment_that_no_jpeg_can_hold_is_cut_with_a_note(tmp_path: Path) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(Form(), 50), str(pattern), T0, [Piece(0, 2 * SECOND)])
     made = snapshot(pattern, tmp_path / "out", 1, "ы" * 60_000)
     with Image.open(made.file) as image:
@@ -148,7 +147,7 @@ def test_a_comment_that_no_jpeg_can_hold_is_cut_with_a_note(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("rotation", "corner"), [(90, "bottom left"), (180, "bottom right"), (-90, "top right")])
 def test_a_turned_camera_gives_an_upright_picture(tmp_path: Path, rotation: int, corner: str) -> None:
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mp4"
+    pattern = tmp_path / "rec" / f"{STEM}.mp4"
     cut(numbered(Form(rotation=rotation), 25), str(pattern), T0, [Piece(0, SECOND)])
     made = snapshot(pattern, tmp_path / "out", 0.02)
     image = pixels(made.file)
@@ -167,7 +166,7 @@ def test_a_turned_camera_gives_an_upright_picture(tmp_path: Path, rotation: int,
 def test_the_range_of_the_colours_is_minded(tmp_path: Path, full: bool) -> None:
     """A stream that uses the full range says so; one that doesn't is stretched to it. The picture is the same."""
     form = Form(codec="mjpeg") if full else Form()
-    pattern = tmp_path / "rec" / f"{MEDIAMTX}.mkv"
+    pattern = tmp_path / "rec" / f"{STEM}.mkv"
     cut(numbered(form, 600), str(pattern), T0, [Piece(0, 24 * SECOND)], kind="mkv")
     image = pixels(snapshot(pattern, tmp_path / "out", 511 / 25).file).astype(int)
     white, black = image[BLOCK // 2, BLOCK // 2], image[BLOCK // 2, 15 * BLOCK + BLOCK // 2]
@@ -179,7 +178,7 @@ def test_the_range_of_the_colours_is_minded(tmp_path: Path, full: bool) -> None:
     ("name", "at"), [("bikes.mp4", 0), ("bikes.mp4", 101), ("bikes.mp4", 249), ("bigbuckbunny.mp4", 77)]
 )
 @pytest.mark.parametrize(
-    "names", [f"entrance/{MEDIAMTX}.mp4", "recordings/%Y-%m-%d/%H/entrance/%M.%S.mp4"], ids=["mediamtx", "frigate"]
+    "names", [f"entrance/{STEM}.mp4", "recordings/%Y-%m-%d/%H/entrance/%M.%S.mp4"], ids=["mediamtx", "frigate"]
 )
 def test_real_footage_shows_what_ffmpeg_shows(tmp_path: Path, names: str, name: str, at: int) -> None:
     path = real_footage(name)
