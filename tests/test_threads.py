@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from vx import app
+from vx import survey
 from vx.config.reading import parse
 from vx.jobs import ClipJob, SnapshotJob, Source
 from vx.session.budget import Recorded
@@ -69,7 +69,7 @@ async def test_an_export_of_one_camera_does_not_wait_for_the_disk_of_another(
             disk.wait()
         return Recorded((), 1000)
 
-    monkeypatch.setattr(app, "recorded", recorded)
+    monkeypatch.setattr(survey, "recorded", recorded)
     config = parse(f'state_dir = "{tmp_path}"')
 
     def job(name: str) -> ClipJob:
@@ -78,8 +78,8 @@ async def test_an_export_of_one_camera_does_not_wait_for_the_disk_of_another(
 
     async with trio.open_nursery() as asking:
         for _ in range(5):
-            asking.start_soon(app._survey, config, tmp_path, job("dead"), {})
+            asking.start_soon(survey.survey, config, tmp_path, job("dead"), {})
         await trio.testing.wait_all_tasks_blocked(0.05)
-        survey = await app._survey(config, tmp_path, job("alive"), {})
-        assert [source.size for source in survey.recorded] == [1000]
+        found = await survey.survey(config, tmp_path, job("alive"), {})
+        assert [source.size for source in found.recorded] == [1000]
         asking.cancel_scope.cancel()

@@ -3,7 +3,8 @@
     state_dir locked, addresses taken, root given up
       └─ store: the database of sessions and tokens, opened, checked, brought up to date
            └─ sessions: one task for each session that runs or waits, each with a worker process in its turn
-                └─ reaper: sleeps until a session's next deadline; passwords: their helper process
+                └─ beside: what wakes at sessions' deadlines, follows the recordings that results are served from,
+                           checks passwords, answers for metrics, obeys SIGHUP
                      └─ transport: listeners, connections, calls
 
 What an earlier server left is made good before anybody is served: sessions that it could not end are completed with
@@ -28,7 +29,7 @@ import shutil
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -42,8 +43,6 @@ from vx.access.tokens import Tokens
 from vx.archive.pattern import NamePattern
 from vx.config.schema import Config
 from vx.errors import Kind, VxError
-from vx.estimate import LiveEstimate, bytes_needed, recorded, to_come
-from vx.jobs import ClipJob, SnapshotJob, Source
 from vx.privileges import become, give_memory_back, give_up_privileges
 from vx.rpc.authentication import AuthenticationService
 from vx.rpc.discovery import ArchiveService, DomainService
@@ -53,12 +52,13 @@ from vx.rpc.server import Limits, Server, Service, describe, open_listener
 from vx.rpc.services import ExportService
 from vx.rpc.tls import server_context
 from vx.session import folders
-from vx.session.budget import Budget, Recorded, Survey
+from vx.session.budget import Budget
 from vx.session.registry import Lifetimes, Registry
 from vx.session.store import SqliteStore, open_store
 from vx.session.turns import Turns
+from vx.survey import survey
 from vx.systemd import Systemd
-from vx.threads import Threads, archive_threads
+from vx.threads import Threads
 from vx.timestamps import now_us
 from vx.worker import WorkerLimits, WorkerPool
 
@@ -151,11 +151,11 @@ async def serve(
         ):
             registry = _make_registry(config, results, workers, store, sessions)
             await registry.recover()
-            async with trio.open_nursery() as reaper:
-                reaper.start_soon(registry.deadlines.reap, registry.expire)
-                reaper.start_soon(registry.watch_leases, config.results.min_free)
+            async with trio.open_nursery() as beside:
+                beside.start_soon(registry.deadlines.reap, registry.expire)
+                beside.start_soon(registry.watch_leases, config.results.min_free)
                 passwords = Passwords()
-                reaper.start_soon(passwords.run)
+                beside.start_soon(passwords.run)
                 gate = await _open_gate(config, store, passwords)
                 exports, reports = ExportService(registry, config), ExportReportService(registry, config)
                 services: list[Service] = [
@@ -167,25 +167,25 @@ async def serve(
                 ]
                 readers = {**exports.readers, **reports.readers}
                 server = Server(services, _limits(config), readers=readers, admit=admit_by(gate), tls=tls)
-                reaper.start_soon(_follow, hangups, reload, config, gate, server)
+                beside.start_soon(_follow, hangups, reload, config, gate, server)
                 async with trio.open_nursery() as transport:
                     unused.pop_all()  # from here on they are the server's
                     transport.start_soon(server.serve, listeners)
                     if scraped is not None:
                         count = partial(_count, registry, exports, results)
-                        reaper.start_soon(scrape.serve, scraped, metrics.CONTENT_TYPE, count)
+                        beside.start_soon(scrape.serve, scraped, metrics.CONTENT_TYPE, count)
                         log.info("GET /metrics is answered on %s", describe(scraped))
                     announce([describe(listener) for listener in listeners])
                     give_memory_back()
-                    reaper.start_soon(systemd.keep_alive)
-                    reaper.start_soon(firstlook.look, config.camera)
+                    beside.start_soon(systemd.keep_alive)
+                    beside.start_soon(firstlook.look, config.camera)
                     systemd.tell("READY=1")
                     await stop.wait()
                     systemd.tell("STOPPING=1")
                     server.drain()
                     transport.cancel_scope.deadline = trio.current_time() + config.shutdown_timeout_s
                     await registry.close()
-                reaper.cancel_scope.cancel()
+                beside.cancel_scope.cancel()
 
 
 def _limits(config: Config) -> Limits:
@@ -228,7 +228,7 @@ def _make_registry(
         nursery,
         turns=Turns(most, config.max_queued_sessions, of_agents),
         budget=Budget(config.results.max_total, config.results.min_free),
-        survey=partial(_survey, config, results),
+        survey=partial(survey, config, results),
         roots={
             camera.access_point: {NamePattern.parse(archive.path).root for archive in camera.archive}
             for camera in config.camera
@@ -339,39 +339,6 @@ async def _open_store(config: Config, results: Path) -> AsyncIterator[SqliteStor
             yield store
     except OSError as error:
         raise VxError(Kind.UNAVAILABLE, f"state_dir {config.state_dir} cannot be used: {error.strerror}") from None
-
-
-_results_threads = Threads("results", 4, abandon=True)
-
-
-async def _survey(config: Config, results: Path, job: ClipJob | SnapshotJob, running: Mapping[str, Path]) -> Survey:
-    """What a job will need, and what the disk of the results has. VxError(UNAVAILABLE) if that one is gone."""
-
-    def look() -> tuple[int, Mapping[str, int]]:
-        return disk.free(results), folders.sizes(running)
-
-    try:
-        free, written = await _results_threads.run(look)
-    except OSError as error:
-        raise VxError(Kind.UNAVAILABLE, f"state_dir {config.state_dir} cannot be used: {error.strerror}") from None
-    found = await _find(config, job)
-    return Survey(bytes_needed(job, found), free, written, found)
-
-
-async def _find(config: Config, job: ClipJob | SnapshotJob) -> list[Recorded]:
-    """What there is of each source, or is to come from it if it is live."""
-    if job.live is not None:
-        live = LiveEstimate(config.live.estimated_mbit_s * 1e6 / 8, config.lifetimes.live_stream_s)
-        return [to_come(job, job.live, live)] * len(job.sources)
-    found: dict[int, Recorded] = {}
-
-    async def look(number: int, source: Source) -> None:
-        found[number] = await archive_threads.run(source.pattern, recorded, job, source)
-
-    async with trio.open_nursery() as nursery:
-        for number, source in enumerate(job.sources):
-            nursery.start_soon(look, number, source)
-    return [found[number] for number in range(len(job.sources))]
 
 
 @contextmanager

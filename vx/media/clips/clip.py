@@ -95,7 +95,7 @@ def pipeline(
     """One source's messages, as they come out of its stages."""
     draws: list[Draw] = []
     if needs_painting(source.drawing):
-        from vx.media.painting.overlay import Painter  # and with it numpy, which takes 20 MB of a worker
+        from vx.media.painting.overlay import Painter  # and with it Pillow's fonts: 2 MB of a worker
 
         draws.append(Painter(source.drawing, Caption.of(job.words, [source]), warn))
     stages: list[Stage] = [transcoding(job, warn, inform, stopping, draws)]

@@ -14,7 +14,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 from av.packet import Packet
@@ -33,11 +33,9 @@ from vx.media.encoding.recipe import (
     Sound,
     SoundChoice,
 )
+from vx.media.encoding.sound import SoundEncoder
 from vx.media.packets.messages import Begin, Message, Packets, Stage, TimedPacket, Track, assign_stream, detached
 from vx.media.packets.plan import Join
-
-if TYPE_CHECKING:
-    from vx.media.encoding.sound import SoundEncoder
 
 _ANY_TIME = (-(2**62), 2**62)
 
@@ -140,8 +138,6 @@ class _Transcoder:
         self._sound = None
         if isinstance(self._sound_choice, EncodeSound) and segment.audio is not None:
             self._inform(f"the sound is encoded: {self._sound_choice.why}")
-            from vx.media.encoding.sound import SoundEncoder  # and with it numpy, which takes 20 MB of a worker
-
             self._sound_base_us = segment.origin_us
             self._sound = SoundEncoder(
                 self._sound_choice,

@@ -43,7 +43,7 @@ def picture(frame: VideoFrame) -> Image.Image:
         threads=1,  # to start others takes longer than they save
     )
     size = (planes.width, planes.height)
-    # not by way of numpy: to load it takes most of the time that a snapshot does
+    # not by way of numpy, which would copy each plane once more
     buffers: list[Any] = [memoryview(plane) for plane in planes.planes]  # Pillow takes them; its types say bytes
     green, blue, red = (
         Image.frombuffer("L", size, buffer, "raw", "L", plane.line_size, 1)

@@ -40,7 +40,7 @@ class Shots:
         source = self._job.sources[number]
         warn = self._warning(number)
         if needs_painting(source.drawing):
-            from vx.media.painting.overlay import Painter  # and with it numpy, which loads as long as all the rest
+            from vx.media.painting.overlay import Painter  # and with it Pillow's fonts: 2 MB of a worker
 
             frame = Painter(source.drawing, Caption.of(self._job.words, [source]), warn)(frame, taken_us)
         data = jpeg.encode(jpeg.Shot(jpeg.picture(frame), source, taken_us), self._job.words, warn)
