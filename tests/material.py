@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from tools.make_recordings import Form, Piece, encode
 from vx.jobs import ClipJob, Container, Ended, Event, FileDone, Gap, Job, Note, Source, SourceEnded
+from vx.media.clips.clip import export_clip
 from vx.media.export import run
 from vx.timestamps import describe_range
 from vx.virtual import MADE, Pieces, read_description
@@ -167,13 +168,15 @@ def real_footage(name: str) -> Path:
     return path
 
 
-Target = Container | Literal["virtual"]
-"""What a clip is to be: a container that it is copied into, or MP4 served from the recordings."""
+Target = Container | Literal["packets", "virtual"]
+"""What a clip is to be: a container that it is copied into, MP4 packet by packet, or MP4 served from the recordings."""
 
 
 def container_of(target: Target) -> Container:
     """Of the result."""
-    return "mp4" if target == "virtual" else target
+    if target == "packets" or target == "virtual":
+        return "mp4"
+    return target
 
 
 @dataclass
@@ -244,10 +247,19 @@ class Outcome:
         return path
 
 
-def do(job: Job, link: FakeLink | None = None) -> Outcome:
-    """Run a job in this process. A virtual result becomes the file that a client would get."""
+def do(job: Job, link: FakeLink | None = None, *, in_blocks: bool = True) -> Outcome:
+    """Run a job in this process. A virtual result becomes the file that a client would get.
+
+    `in_blocks` false: packet by packet, as if no recording's table were to be trusted.
+    """
     link = link or FakeLink()
-    outcome = Outcome(run(job, link), link, Path(job.folder))
+    if in_blocks:
+        ended = run(job, link)
+    else:
+        assert isinstance(job, ClipJob)
+        assert not job.virtual
+        ended = export_clip(job, link, in_blocks=False)
+    outcome = Outcome(ended, link, Path(job.folder))
     for path in outcome.files:
         if path.is_dir():
             data = virtual_bytes(path)
@@ -286,10 +298,10 @@ def clip_job(
     )
 
 
-def do_as_told(job: ClipJob, link: FakeLink | None = None) -> Outcome:
+def do_as_told(job: ClipJob, link: FakeLink | None = None, target: Target = "mp4") -> Outcome:
     """Run it in this process; where it is to be served from the recordings, all of it is."""
-    made = do(job, link)
-    assert [path.name for path in made.files] == made.served or not job.virtual, made.link.notes
+    made = do(job, link, in_blocks=target != "packets")
+    assert [path.name for path in made.files] == made.served or target != "virtual", made.link.notes
     return made
 
 

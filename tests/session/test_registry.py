@@ -502,6 +502,16 @@ async def test_what_a_worker_reports_does_not_wait_for_the_store(
     worker.end()
 
 
+async def test_a_file_that_its_worker_begins_anew_is_one_file(rig: Rig) -> None:
+    session_id, worker = await rig.start()
+    worker.open_part("clip.mp4")
+    worker.open_part("other.mp4")
+    worker.open_part("clip.mp4")
+    await trio.testing.wait_all_tasks_blocked()
+    assert [part.name for part in rig.registry.get(session_id).parts] == ["other.mp4", "clip.mp4"]
+    worker.end()
+
+
 async def test_a_session_is_complete_before_its_worker_process_is_gone(rig: Rig) -> None:
     rig.workers.lingering = trio.Event()
     session_id, worker = await rig.start()

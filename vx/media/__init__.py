@@ -6,7 +6,7 @@ Each part knows only some of those further down:
     live        live cameras: a connection, when its packets were taken; clips and snapshots of them
     clips       clips of recordings: packets of several cameras into files
     snapshots   single frames: as JPEGs, or pages of a PDF report
-    virtual     clips without copying: a header is computed, samples are served from the recordings
+    virtual     clips by the recordings' tables: samples are served from the recordings, or copied in blocks
     encoding    stages that encode what can't stay as it was recorded
     files       result files: names, containers, subtitles, encryption; what is saved of them
     packets     packets: their times, their form, and those of recordings

@@ -13,6 +13,7 @@ from vx.media.live.clip import export_live_clip
 from vx.media.live.snapshot import export_live_snapshots
 from vx.media.snapshots.snapshot import export_snapshots
 from vx.media.virtual.export import export_virtual
+from vx.media.virtual.stretches import DoubtError
 
 Image.preinit()  # here, before workers are forked: saving a picture does that, and it takes as long as the rest of it
 
@@ -27,10 +28,7 @@ def run(job: Job, link: Link) -> Ended:
         if isinstance(job, ClipJob):
             if job.live is not None:
                 return export_live_clip(job, link)
-            ended = export_virtual(job, link) if job.virtual else None
-            if job.copied:
-                link.send(Note(level="info", text=f"copied: {job.copied}"))
-            return ended or export_clip(job, link)
+            return _export_recorded(job, link)
         if isinstance(job, SnapshotJob):
             return export_snapshots(job, link) if job.live is None else export_live_snapshots(job, link)
         if isinstance(job, ProbeJob):
@@ -38,3 +36,18 @@ def run(job: Job, link: Link) -> Ended:
         return salvage(job, link)
     except VxError as error:
         return Ended(succeeded=False, reason=str(error))
+
+
+def _export_recorded(job: ClipJob, link: Link) -> Ended:
+    if job.copied:
+        link.send(Note(level="info", text=f"copied: {job.copied}"))
+    in_blocks = True
+    if job.virtual:
+        try:
+            ended = export_virtual(job, link)
+        except DoubtError:
+            in_blocks = False
+        else:
+            if ended is not None:
+                return ended
+    return export_clip(job, link, in_blocks=in_blocks)

@@ -11,6 +11,7 @@ Pure: bytes in, tables and bytes out. Nothing is believed that isn't checked; wh
     recording     a whole file, from the places of its boxes to its tracks
     stored        a recording's tables, to be kept and read again
     build         the header of a new file: ftyp, moov, the mdat's own
+    growing       a file that can be read while it is written, and is flat in the end
 
 Field names and layouts are those of ISO/IEC 14496-12 (the format), -14 (esds) and -15 (avcC, hvcC).
 """

@@ -1,7 +1,8 @@
 """The header of a new file over samples that lie elsewhere: ftyp, moov, and the head of one mdat.
 
 The table comes first, so that the file plays while it is downloaded. The mdat's size has 64 bits always, and offsets
-where the samples may need it: how long the header is depends on no offset. There are no edit lists but an empty one for
+where the samples may need it: how long the header is depends on no offset. A file that grows (vx.mp4.growing) has the
+same table at its end. There are no edit lists but an empty one for
 a track that begins later than the file: what is hidden by an edit list, some players show. Pictures that are stored in
 another order than shown have signed shifts instead (ctts version 1), so that the first one is shown at 0.
 """
@@ -21,7 +22,7 @@ from vx.mp4.tables import Runs, shifted, to_big_endian, total
 
 MOVIE_SCALE = 90_000
 """Ticks a second of what is said of the movie as a whole."""
-_MDAT_HEAD = 16
+MDAT_HEAD = 16
 _FITS_32_BITS = (1 << 32) - (1 << 29)
 """Bytes of samples; a header is never so long that it brings an offset beyond 32 bits then."""
 _EPOCH_S = 2_082_844_800
@@ -51,6 +52,8 @@ class TrackTables:
     size: tuple[int, int] = (0, 0)
     delay: int = 0
     """Ticks from the file's begin until the first sample is shown."""
+    lead: int = 0
+    """Ticks of the track ahead of that; `shifts` count from there."""
     sizes: array[int] = field(default_factory=lambda: array("I"))
     deltas: Runs = field(default_factory=list)
     shifts: Runs = field(default_factory=list)
@@ -60,27 +63,57 @@ class TrackTables:
     chunk_counts: array[int] = field(default_factory=lambda: array("I"))
     """How many samples each chunk has."""
     chunk_offsets: array[int] = field(default_factory=lambda: array("Q"))
-    """From the first byte of the mdat's content on."""
+    """From the first byte of the mdat's content on, or of the file."""
 
 
 def build_header(tracks: Sequence[TrackTables], payload: int, *, created_us: int, tags: Mapping[str, str]) -> bytes:
     """All bytes ahead of the `payload` bytes of samples. `created_us` is when what it shows began."""
+    ftyp = build_type(tracks)
+    movie = Movie(tracks, payload, created_us=created_us, tags=tags)
+    return b"".join((ftyp, movie.finish(len(ftyp) + movie.size + MDAT_HEAD), build_mdat_head(payload)))
+
+
+def build_type(tracks: Sequence[TrackTables]) -> bytes:
+    """The ftyp box."""
     brands = [b"isom", b"iso4", b"mp42"]
     codecs = {track.entry[4:8] for track in tracks}
     brands += [brand for entry, brand in ((b"avc1", b"avc1"), (b"hvc1", b"hvc1")) if entry in codecs]
-    ftyp = make(b"ftyp", b"iso4", struct.pack(">I", 0x200), *brands)
-    created = created_us // 1_000_000 + _EPOCH_S
-    kinds = [track.handler for track in tracks]
-    width = 4 if payload < _FITS_32_BITS else 8
-    parts = [
-        _Track(i + 1, track, created, width, is_first=track.handler not in kinds[:i]) for i, track in enumerate(tracks)
-    ]
-    mvhd = _mvhd(created, max((part.duration for part in parts), default=0), len(parts) + 1)
-    udta = _udta(tags)
-    moov_size = 8 + len(mvhd) + sum(part.size for part in parts) + len(udta)
-    base = len(ftyp) + moov_size + _MDAT_HEAD
-    moov = make(b"moov", mvhd, *(part.finish(base) for part in parts), udta)
-    return b"".join((ftyp, moov, struct.pack(">I4sQ", 1, b"mdat", _MDAT_HEAD + payload)))
+    return make(b"ftyp", b"iso4", struct.pack(">I", 0x200), *brands)
+
+
+def build_mdat_head(payload: int) -> bytes:
+    """The head of an mdat with so many bytes."""
+    return struct.pack(">I4sQ", 1, b"mdat", MDAT_HEAD + payload)
+
+
+class Movie:
+    """A moov box but for its offsets."""
+
+    def __init__(
+        self,
+        tracks: Sequence[TrackTables],
+        payload: int,
+        *,
+        created_us: int,
+        tags: Mapping[str, str],
+        extends: bytes = b"",
+    ) -> None:
+        """`payload`: offsets count up to so many bytes. `extends`: a further box, which says that fragments follow."""
+        created = created_us // 1_000_000 + _EPOCH_S
+        kinds = [track.handler for track in tracks]
+        width = 4 if payload < _FITS_32_BITS else 8
+        self._parts = [
+            _Track(i + 1, track, created, width, is_first=track.handler not in kinds[:i])
+            for i, track in enumerate(tracks)
+        ]
+        duration = max((part.duration for part in self._parts), default=0)
+        self._first = _mvhd(created, duration, len(self._parts) + 1)
+        self._last = extends + _udta(tags)
+        self.size = 8 + len(self._first) + sum(part.size for part in self._parts) + len(self._last)
+
+    def finish(self, base: int) -> bytes:
+        """The box, given the position from which on the chunks' offsets count."""
+        return make(b"moov", self._first, *(part.finish(base) for part in self._parts), self._last)
 
 
 class _Track:
@@ -104,10 +137,11 @@ class _Track:
             struct.pack(">II", *track.size),
         )
         self._edts = b""
-        if delay:
+        if delay or track.lead:
             form = ">QqI" if long else ">IiI"
-            edits = struct.pack(form, delay, -1, 0x10000) + struct.pack(form, shown, 0, 0x10000)
-            self._edts = make(b"edts", make_full(b"elst", int(long), 0, struct.pack(">I", 2), edits))
+            edits = [struct.pack(form, delay, -1, 0x10000)] if delay else []
+            edits.append(struct.pack(form, shown, track.lead, 0x10000))
+            self._edts = make(b"edts", make_full(b"elst", int(long), 0, struct.pack(">I", len(edits)), *edits))
         long = _is_long(length)
         form = ">QQIQHH" if long else ">IIIIHH"
         mdhd = struct.pack(form, created, created, track.timescale, length, _UNDETERMINED, 0)

@@ -149,15 +149,16 @@ def check_places(tracks: list[Track], mdats: list[Span]) -> list[Span]:
     holding = behind > ahead
     if behind[-1] < len(ends) or (begins[ahead[holding]] < spans[holding, 0]).any():
         raise Mp4Error("its samples are not in its mdat boxes")
-    return _between(begins, ends, borders)
+    return between(begins, ends, borders)
 
 
 def filled(columns: Sequence[Chunks]) -> list[Span]:
     """The stretches of the file that chunks fill without a hole. There is at least one, and they lie in the file."""
-    return _between(*extents(columns))
+    return between(*extents(columns))
 
 
-def _between(begins: Positions, ends: Positions, borders: Positions) -> list[Span]:
+def between(begins: Positions, ends: Positions, borders: Positions) -> list[Span]:
+    """The stretches from border to border, which are numbers of chunks from 1 on."""
     firsts, lasts = begins[[0, *borders]], ends[[*(borders - 1), -1]]
     return [Span(*run) for run in zip(firsts.tolist(), lasts.tolist(), strict=True)]
 

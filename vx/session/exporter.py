@@ -123,7 +123,8 @@ class Exporter:
             case Progress():
                 session.record = replace(record, last_frame_us=event.last_frame_us)
             case FileOpened():
-                session.record = replace(record, parts=(*record.parts, event.part))
+                others = (part for part in record.parts if part.part_name != event.part.part_name)
+                session.record = replace(record, parts=(*others, event.part))  # a worker may begin it anew
             case FileDone():
                 file = ResultFile(event.name, event.size, event.mime_type, event.first_us, event.last_us)
                 _keep(session, [file])

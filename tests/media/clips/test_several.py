@@ -34,7 +34,7 @@ from vx.media.files import muxing
 from vx.media.packets.messages import Track
 
 CONTAINERS: list[Target] = ["mp4", "mkv"]
-TARGETS: list[Target] = ["mp4", "mkv", "virtual"]
+TARGETS: list[Target] = ["mp4", "mkv", "packets", "virtual"]
 MP4: list[Target] = ["mp4", "virtual"]
 FORM = Form(audio=True, b_frames=2)
 OTHER = Form(gop=40)
@@ -55,7 +55,7 @@ def record(folder: Path, form: Form, *ranges: tuple[float, float], kind: str = "
 def clip(folder: Path, sources: tuple[Source, ...], begin: float, end: float, target: Target, **more: Any) -> Outcome:
     more.setdefault("discrete", False)
     link = more.pop("link", None)
-    return do_as_told(clip_job(folder, sources, begin, end, target, **more), link)
+    return do_as_told(clip_job(folder, sources, begin, end, target, **more), link, target)
 
 
 def masked(pattern: Path, *ranges: tuple[float, float], **more: Any) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ CASES = {
 
 
 def clip(pattern: Path, folder: Path, begin: float, end: float, target: Target = "mp4", **more: Any) -> Outcome:
-    return do(clip_job(folder, [source(pattern)], begin, end, target, **more))
+    return do(clip_job(folder, [source(pattern)], begin, end, target, **more), in_blocks=target != "packets")
 
 
 def wanted(form: Form, begin: float, end: float) -> list[int]:
@@ -68,22 +69,21 @@ def wanted(form: Form, begin: float, end: float) -> list[int]:
     return [n for n in range(max(0, first), min(FRAMES, last)) if form.has(n)]
 
 
-WAYS = [(name, False) for name in CASES] + [
-    (name, True) for name, case in CASES.items() if case.kind in ("mp4", "fmp4") and case.container == "mp4"
-]
-"""Copied, and served from the recordings."""
+WAYS: list[tuple[str, Target]] = [(name, case.container) for name, case in CASES.items()]
+for _name, _case in CASES.items():
+    if _case.kind in ("mp4", "fmp4") and _case.container == "mp4":
+        WAYS += [(_name, "packets"), (_name, "virtual")]
 
 
-@pytest.mark.parametrize(("name", "virtual"), WAYS)
-def test_the_very_frames(tmp_path: Path, name: str, virtual: bool) -> None:
+@pytest.mark.parametrize(("name", "target"), WAYS)
+def test_the_very_frames(tmp_path: Path, name: str, target: Target) -> None:
     case = CASES[name]
     pattern = tmp_path / "rec" / f"{STEM}.{case.kind}"
     pieces = [Piece(0, 4 * SECOND), Piece(4 * SECOND, 8 * SECOND)]
     cut(numbered(case.form, FRAMES), str(pattern), T0, pieces, kind=case.kind)
-    target: Target = "virtual" if virtual else case.container
     made = [clip(pattern, tmp_path / f"{i}", *ends, target) for i, ends in enumerate(RANGES)]
     assert all(each.ended.succeeded for each in made), [each.ended.reason for each in made]
-    if virtual:
+    if target == "virtual":
         assert all(len(each.served) == (case.exact and "mjpeg" not in case.form.codec) for each in made)
     # a key frame that isn't an IDR makes decoders complain about what came before it, and nothing worse
     found = numbers_of_all([each.file for each in made], flawless=case.exact)
@@ -103,21 +103,20 @@ def test_the_very_frames(tmp_path: Path, name: str, virtual: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "virtual"),
+    ("name", "target"),
     [
-        ("b-frames mp4 to mp4", False),
-        ("b-frames mp4 to mp4", True),
-        ("b-pyramid mkv to mkv", False),
-        ("h265 mp4 to mp4", False),
-        ("h265 mp4 to mp4", True),
+        *itertools.product(
+            ["b-frames mp4 to mp4", "b-frames fragmented to mp4", "h265 mp4 to mp4"], ["mp4", "packets", "virtual"]
+        ),
+        ("b-pyramid mkv to mkv", "mkv"),
     ],
 )
-def test_times_and_sound_are_exact_too(tmp_path: Path, name: str, virtual: bool) -> None:
+def test_times_and_sound_are_exact_too(tmp_path: Path, name: str, target: Target) -> None:
     case = CASES[name]
     pattern = tmp_path / "rec" / f"{STEM}.{case.kind}"
     cut(numbered(case.form, FRAMES), str(pattern), T0, [Piece(0, 8 * SECOND)], kind=case.kind)
-    made = clip(pattern, tmp_path / "out", 1.2, 3.48, "virtual" if virtual else case.container)
-    assert len(made.served) == virtual
+    made = clip(pattern, tmp_path / "out", 1.2, 3.48, target)
+    assert len(made.served) == (target == "virtual")
     judged = judge(made.file)
     assert judged.frames == pytest.approx([n / 25 for n in range(57)], abs=0.0011)
     step = judged.sound[1] - judged.sound[0]

@@ -18,6 +18,7 @@ from tools.make_recordings import Form, Piece, cut
 from vx.jobs import ClipJob, Container, Event, FileOpened, PartFile, Progress, SalvageJob, encode
 from vx.media.export import run
 from vx.media.files import muxing, results
+from vx.media.virtual import copying
 
 FRAME = SECOND // 25
 CONTAINERS: list[Container] = ["mp4", "mkv"]
@@ -51,31 +52,35 @@ def in_child(work: Callable[[], None]) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-@pytest.mark.parametrize("job", CONTAINERS, indirect=True)
-def test_a_killed_workers_file_is_kept_and_playable(job: ClipJob, tmp_path: Path) -> None:
+def dying(call: Callable[..., None], after: int) -> Callable[..., None]:
+    """The same call, with which the process is killed once it was called so often."""
+    count = 0
+
+    def counting(*args: object) -> None:
+        nonlocal count
+        count += 1
+        if count > after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        call(*args)
+
+    return counting
+
+
+@pytest.mark.parametrize(("job", "in_blocks"), [("mp4", True), ("mp4", False), ("mkv", False)], indirect=["job"])
+def test_a_killed_workers_file_is_kept_and_playable(job: ClipJob, tmp_path: Path, in_blocks: bool) -> None:
     opened = tmp_path / "opened"
 
     def die_on_the_way() -> None:
         link = FakeLink()
-        written = 0
 
         def on_event(event: Event) -> None:
-            nonlocal written
             if isinstance(event, FileOpened):
                 opened.write_bytes(encode(event.part))
 
         link.on_event = on_event
-        real = muxing.ResultFile.write
-
-        def write(self: muxing.ResultFile, *args: object) -> None:
-            nonlocal written
-            written += 1
-            if written > 1700:
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(self, *args)  # type: ignore[arg-type]
-
-        muxing.ResultFile.write = write  # type: ignore[assignment,method-assign]
-        run(job, link)
+        muxing.ResultFile.write = dying(muxing.ResultFile.write, 1700)  # type: ignore[method-assign]
+        copying._Recording.read = dying(copying._Recording.read, 12)  # type: ignore[method-assign]
+        do(job, link, in_blocks=in_blocks)
 
     status = in_child(die_on_the_way)
     assert os.WTERMSIG(status) == signal.SIGKILL
@@ -90,6 +95,9 @@ def test_a_killed_workers_file_is_kept_and_playable(job: ClipJob, tmp_path: Path
     found = numbers(made.file, flawless=False)
     assert found == list(range(len(found)))
     assert len(found) > 450, "no more than the last fragments are lost"
+    judged = judge(made.file, flawless=False)
+    assert judged.frames == pytest.approx([n / 25 for n in found], abs=0.0011)
+    assert abs(judged.sound[0]) < 0.022
     (done,) = made.link.done
     assert (done.first_us, done.last_us) == (T0, T0 + found[-1] * FRAME)
     assert done.size == made.file.stat().st_size

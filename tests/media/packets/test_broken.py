@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,16 @@ def test_a_link_that_may_not_be_followed_says_what_allows_it(
     elsewhere = paths[1].rename(tmp_path / "elsewhere")
     paths[1].symlink_to(elsewhere)
 
-    def deny(path: str, *arguments: Any, **options: Any) -> Any:  # as the sandbox does, or the disk
-        if path == str(paths[1]):
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return opened(path, *arguments, **options)
+    def denying(opened: Callable[..., Any]) -> Callable[..., Any]:
+        def deny(path: Any, *arguments: Any, **options: Any) -> Any:  # as the sandbox does, or the disk
+            if path == str(paths[1]):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return opened(path, *arguments, **options)
 
-    opened = av.open
-    monkeypatch.setattr("vx.media.packets.recording.av.open", deny)
+        return deny
+
+    monkeypatch.setattr("vx.media.packets.recording.av.open", denying(av.open))
+    monkeypatch.setattr(os, "open", denying(os.open))
     notes = clip(paths).link.notes
     assert f"{paths[1]}: Permission denied; it leads to {elsewhere}, and [worker] readable has to name" in notes
 

@@ -39,6 +39,7 @@ track begins with a key frame and nothing is lost or doubled.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -49,7 +50,6 @@ from vx.errors import Kind, VxError
 from vx.jobs import ClipJob, Ended, FileDone, FileOpened, Gap, Link, Note, Progress, Source, SourceEnded
 from vx.media.clips.feeding import Chunk, Feed, TooLargeError
 from vx.media.clips.file import ClipFile
-from vx.media.clips.progress import Teller
 from vx.media.clips.ranges import joined
 from vx.media.encoding.cutting import exact_cut
 from vx.media.encoding.pictures import Draw
@@ -57,22 +57,33 @@ from vx.media.encoding.transcode import transcoding
 from vx.media.files import labels, muxing, results, salvage
 from vx.media.files.avi import AviFile
 from vx.media.files.muxing import ResultFile
+from vx.media.files.progress import Teller
 from vx.media.files.results import Target
 from vx.media.packets import plan
 from vx.media.packets.messages import Begin, Message, Stage
 from vx.media.packets.plan import Budget, Join
 from vx.media.packets.reading import Reader
+from vx.media.virtual.copying import copy_in_blocks
 from vx.timestamps import format_timestamp
 
 
-def export_clip(job: ClipJob, link: Link) -> Ended:
-    """Export all sources into one file, or each on its own, one after the other. VxError where it can't be written."""
+def export_clip(job: ClipJob, link: Link, *, in_blocks: bool = True) -> Ended:
+    """Export all sources into one file, or each on its own, one after the other. VxError where it can't be written.
+
+    `in_blocks`: copy without reading packet by packet what can be (vx.media.virtual.copying).
+    """
     apart = job.discrete or job.container == "avi"
     everyone = range(len(job.sources))
     files, obstacle = 0, ""
     for numbers in [[number] for number in everyone] if apart else [everyone]:
         if link.stopping.is_set():
             break
+        if in_blocks and len(numbers) == 1:
+            name = job.sources[numbers[0]].name
+            copied = copy_in_blocks(job, numbers[0], partial(open_target, job, name), link)
+            if copied is not None:
+                files += copied
+                continue
         lanes = [Lane(job, number, link) for number in numbers]
         files += Clip(job, lanes, link).run()
         obstacle = obstacle or next((lane.warned for lane in lanes if lane.warned), "")
@@ -82,6 +93,17 @@ def export_clip(job: ClipJob, link: Link) -> Ended:
         return Ended(succeeded=False, reason="stopped before anything was written")
     names = ", ".join(source.name for source in job.sources)
     return Ended(succeeded=False, reason=f"{names}: {labels.nothing_recorded(job, obstacle)}")
+
+
+def open_target(job: ClipJob, name: str, first_us: int) -> Target:
+    """Where a file is written that shows the cameras of this name from then on. VxError where the disk refuses."""
+    if not job.password:
+        return Target(job.folder, results.plan_file(job.folder, name, job.container, first_us))
+    from vx.media.files.locked import LockedTarget  # and with it what encrypts
+
+    part = results.plan_file(job.folder, name, "zip", first_us)
+    entry = f"{Path(part.name).stem}.{job.container}"
+    return LockedTarget(job.folder, part, entry, results.MIME_TYPES[job.container], job.password)
 
 
 def pipeline(
@@ -347,7 +369,7 @@ class Clip:
         budget = Budget(self._job.max_file_size, overhead)
         if chunk.load is not None and not chunk.load.fits(budget):
             raise self._too_small(first_us, budget.overhead.fixed + chunk.load.cost(budget))
-        target = self._target(first_us)
+        target = open_target(self._job, self._name, first_us)
         if self._job.container == "avi":
             result: ResultFile = AviFile(target, tracks, metadata, live=self._is_live)
         else:
@@ -355,16 +377,6 @@ class Clip:
             result = ResultFile(target, self._job.container, tracks, metadata, subtitles=subtitles, live=self._is_live)
         self._link.send(FileOpened(part=target.part))
         return ClipFile(result, segments, begin_us, budget, caption)
-
-    def _target(self, first_us: int) -> Target:
-        job = self._job
-        if not job.password:
-            return Target(job.folder, results.plan_file(job.folder, self._name, job.container, first_us))
-        from vx.media.files.locked import LockedTarget  # and with it what encrypts
-
-        part = results.plan_file(job.folder, self._name, "zip", first_us)
-        entry = f"{Path(part.name).stem}.{job.container}"
-        return LockedTarget(job.folder, part, entry, results.MIME_TYPES[job.container], job.password)
 
     def _absent(self, number: int) -> Begin | None:
         """What tracks a file has for a source that has nothing to give as it is opened; None: it has none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from array import array
 from collections.abc import Sequence
@@ -40,65 +41,77 @@ def _entry() -> bytes:
 _ENTRY = _entry()
 
 
-class _Screen:
-    """Takes down what `Subtitles` shows."""
+class CueTrack:
+    """The cues of one file, as the pictures come."""
 
-    def __init__(self) -> None:
-        self.texts: list[tuple[int, str]] = []
-        self.until_us = 0
+    handler = b"sbtl"
+
+    def __init__(self, caption: Caption, first_us: int, title: str) -> None:
+        """The file's clock is 0 at the wall time `first_us`."""
+        self.samples: list[bytes] = []
+        """Those that have come so far."""
+        self._title = title
+        self._begins: list[int] = []
+        self._until = 0
+        self._shown_until_us = 0
+        self._cues = Subtitles(caption, first_us, self)
+
+    def show(self, shown: Shown) -> None:
+        """The next pictures. They come in the order of their begins."""
+        begin_us, end_us, closed_us = shown
+        until_us = self._shown_until_us
+        if closed_us:
+            self._cues.close_gap(until_us, closed_us, _same)
+        elif until_us and begin_us - until_us > plan.GAP_WORTH_A_NOTE_US:
+            self._cues.pause(until_us, begin_us, _same)
+        for at_us in range(begin_us, end_us, _STEP_US):
+            self._cues.reach(at_us, _same)
+        self._cues.reach(end_us - 1, _same)
+        self._shown_until_us = max(until_us, end_us)
+
+    def finish(self) -> None:
+        """There are no more pictures."""
+        self._cues.finish(self._shown_until_us, _same)
+
+    def cut(self, count: int, until_us: int) -> None:
+        """Leave out all but the first samples; the pictures end at this time."""
+        del self.samples[count:], self._begins[count:]
+        self.end_text(until_us)
+
+    def begins(self, number: int) -> int:
+        """When a sample is to be shown, in the track's ticks."""
+        return self._begins[number]
+
+    def deltas(self, begin: int = 0) -> list[int]:
+        """How long the samples from this one on are shown; the last one, as far as is known."""
+        times = [*self._begins[begin:], max(self._until, self._begins[-1] + 1)] if self._begins else []
+        return [later - at for at, later in itertools.pairwise(times)]
+
+    def tables(self, counts: Sequence[int], offsets: Sequence[int]) -> TrackTables:
+        """The track, of which so many samples lie at each of these offsets."""
+        return TrackTables(
+            handler=self.handler,
+            name=self._title,
+            timescale=_BASE.den,
+            entry=_ENTRY,
+            sizes=array("I", map(len, self.samples)),
+            deltas=compress(self.deltas()),
+            shifts=[(len(self.samples), 0)],
+            chunk_counts=array("I", counts),
+            chunk_offsets=array("Q", offsets),
+        )
+
+    # ---- what `Subtitles` shows them on
 
     def show_text(self, at_us: int, until_us: int, text: str) -> None:
-        self.texts.append((at_us, text))
-        self.until_us = until_us
+        at = _BASE.ticks(at_us)
+        self._begins.append(max(at, self._begins[-1] + 1) if self._begins else at)
+        self.samples.append(timed_text(text))
+        self._until = _BASE.ticks(until_us)
 
     def end_text(self, at_us: int) -> None:
-        self.until_us = at_us
-
-
-def subtitles(
-    caption: Caption, first_us: int, shown: Sequence[Shown], title: str, position: int
-) -> tuple[TrackTables, bytes]:
-    """The track and its bytes, which go to this position of the mdat's content. `shown` in the order of its begins.
-
-    The file's clock is 0 at the wall time `first_us`.
-    """
-    screen = _Screen()
-    track = Subtitles(caption, first_us, screen)
-    until_us = 0
-    for begin_us, end_us, closed_us in shown:
-        if closed_us:
-            track.close_gap(until_us, closed_us, _same)
-        elif until_us and begin_us - until_us > plan.GAP_WORTH_A_NOTE_US:
-            track.pause(until_us, begin_us, _same)
-        for at_us in range(begin_us, end_us, _STEP_US):
-            track.reach(at_us, _same)
-        track.reach(end_us - 1, _same)
-        until_us = max(until_us, end_us)
-    track.finish(until_us, _same)
-    return _tables(screen, title, position)
+        self._until = _BASE.ticks(at_us)
 
 
 def _same(clip_us: int) -> int:
     return clip_us
-
-
-def _tables(screen: _Screen, title: str, position: int) -> tuple[TrackTables, bytes]:
-    times = [*(_BASE.ticks(at_us) for at_us, _ in screen.texts), _BASE.ticks(screen.until_us)]
-    samples: list[bytes] = []
-    deltas: list[int] = []
-    for (_, text), begin, end in zip(screen.texts, times, times[1:], strict=False):
-        if end > begin:
-            samples.append(timed_text(text))
-            deltas.append(end - begin)
-    tables = TrackTables(
-        handler=b"sbtl",
-        name=title,
-        timescale=_BASE.den,
-        entry=_ENTRY,
-        sizes=array("I", map(len, samples)),
-        deltas=compress(deltas),
-        shifts=[(len(samples), 0)],
-        chunk_counts=array("I", [len(samples)]),
-        chunk_offsets=array("Q", [position]),
-    )
-    return tables, b"".join(samples)

@@ -19,15 +19,17 @@ import numpy as np
 from vx.captions import Caption
 from vx.media.packets import plan
 from vx.media.packets.plan import Join
-from vx.media.virtual.cues import Shown, subtitles
-from vx.media.virtual.stretches import CopyInsteadError, Form, Origin, Stretch, Take
+from vx.media.virtual.cues import CueTrack, Shown
+from vx.media.virtual.stretches import DoubtError, Form, Origin, Stretch, Take
 from vx.mp4.boxes import Span
 from vx.mp4.build import TrackTables, build_header
-from vx.mp4.recording import Recording, extents, filled
-from vx.mp4.tables import Chunks, Samples, compress, extend, replace_last
+from vx.mp4.recording import Positions, Recording, between, extents, filled
+from vx.mp4.tables import Chunks, Samples, compress, cut, extend, replace_last
 
 _INTERLEAVED = 512 << 10
 """Bytes of one camera, after which those of another one follow."""
+_NEAR = 64
+"""Samples from each other within which one that is decoded later may be shown earlier."""
 _MOST_TICKS = 1 << 31
 """Of one sample; beyond that libav reads a negative number."""
 
@@ -55,7 +57,7 @@ Tags = Callable[[int], Mapping[str, str]]
 """What a file says of itself, given when it begins."""
 
 
-class _Line:
+class Line:
     """A track under construction. Its times are ticks of the file's clock."""
 
     def __init__(self, handler: bytes, name: str, form: Form) -> None:
@@ -66,9 +68,11 @@ class _Line:
         self.shown_until = 0
         self.offsets = array("Q")
         self.counts = array("I")
+        """Of the chunks that have their place in the file: where each begins, and how many samples it has."""
         self._handler = handler
         self._name = name
-        self._last = 0
+        self.last = 0
+        """When its last sample is decoded."""
         self._first_shown = 0
 
     def append(self, more: Samples, start: int) -> None:
@@ -76,9 +80,9 @@ class _Line:
         samples = self.samples
         more = dataclasses.replace(more, start=start)
         if len(samples):
-            if start <= self._last:
-                more = _pushed(more, self._last)
-            replace_last(samples.deltas, more.start - self._last)
+            if start <= self.last:
+                more = _pushed(more, self.last)
+            replace_last(samples.deltas, more.start - self.last)
         else:
             samples.start = start
             self._first_shown = more.first_shown()
@@ -87,14 +91,48 @@ class _Line:
         samples.sizes.extend(more.sizes)
         extend(samples.deltas, more.deltas)
         extend(samples.shifts, more.shifts)
-        self._last = more.last
+        self.last = more.last
         self.last_shown = max(self.last_shown, more.last_shown())
         self.shown_until = max(self.shown_until, more.shown_until())
+
+    @property
+    def zero(self) -> tuple[int, int]:
+        """When its first sample is decoded, and when it is shown: from there on the file's tables count."""
+        return (self.samples.start, self._first_shown) if self._first_shown >= 0 else (0, 0)
+
+    @property
+    def is_picture(self) -> bool:
+        return self._handler == b"vide"
+
+    def cut(self, count: int) -> None:
+        """Leave out all but the first samples, and of those the last ones that are shown behind one left out."""
+        samples = self.samples
+        if count == len(samples):
+            return
+        near = max(0, count - _NEAR)
+        shown = samples.shown(near, count + _NEAR)
+        while count > near and max(shown[: count - near]) > min(shown[count - near :]):
+            count -= 1
+        self.samples = Samples(
+            start=samples.start,
+            sizes=samples.sizes[:count],
+            deltas=cut(samples.deltas, 0, count),
+            shifts=cut(samples.shifts, 0, count),
+            keys=samples.keys[: bisect_left(samples.keys, count)],
+        )
+        self.last_shown = self.samples.last_shown() if count else 0
+        self.shown_until = self.samples.shown_until() if count else 0
+        chunks = 0
+        while count > 0:
+            count -= self.counts[chunks]
+            chunks += 1
+        del self.offsets[chunks:], self.counts[chunks:]
+        if count:
+            self.counts[-1] += count
 
     def tables(self) -> TrackTables:
         """What the header says of the track."""
         samples, form = self.samples, self.form
-        pictures = self._handler == b"vide"
         start, deltas, delay = samples.start, samples.deltas, self._first_shown
         if delay < 0:
             # sound that begins a moment ahead of the picture: the rest stays where it is
@@ -103,7 +141,7 @@ class _Line:
             extend(deltas, [(1, first + delay), (samples.deltas[0][0] - 1, first), *samples.deltas[1:]])
             start = delay = 0
         if any(delta >= _MOST_TICKS for _, delta in deltas):
-            raise CopyInsteadError("a gap is too long for one sample")
+            raise DoubtError("a gap is too long for one sample")
         return TrackTables(
             handler=self._handler,
             name=self._name,
@@ -115,7 +153,7 @@ class _Line:
             sizes=samples.sizes,
             deltas=deltas,
             shifts=[(count, shift + start - delay) for count, shift in samples.shifts],
-            keys=samples.keys if pictures else None,
+            keys=samples.keys if self.is_picture else None,
             chunk_counts=self.counts,
             chunk_offsets=self.offsets,
         )
@@ -138,70 +176,94 @@ def _pushed(samples: Samples, after: int) -> Samples:
 
 
 @dataclass(slots=True)
-class _Item:
+class Item:
     """Bytes that go into the file in one go: stretches of a recording, or what was made."""
 
     origin: Origin | None
     runs: Sequence[Span]
     """Where they lie, rising."""
-    chunks: list[tuple[_Line, Chunks]]
+    chunks: list[tuple[Line, Chunks]]
     """What of each track lies in them."""
     lead: Span | None = None
     """Where what was made lies that stands in front, as a part of the first chunk of the first line."""
     at_us: int = 0
     """About when it is shown; by that the tracks of several sources are interleaved."""
 
-    def place(self, at: int) -> int:
-        """Have its chunks begin at this position of the mdat's content; returns where they end."""
+    @property
+    def size(self) -> int:
+        """Bytes of all of it."""
+        lead = 0 if self.lead is None else self.lead.end - self.lead.begin
+        return lead + sum(end - begin for begin, end in self.runs)
+
+    def places(self) -> list[Positions]:
+        """Where each chunk of each track begins, counted from the begin of all of it."""
         lead = 0 if self.lead is None else self.lead.end - self.lead.begin
         begins, ends = np.array(self.runs).T
-        positions = at + lead + np.cumsum(ends - begins) - (ends - begins)
-        for line, chunks in self.chunks:
+        positions = lead + np.cumsum(ends - begins) - (ends - begins)
+        found: list[Positions] = []
+        for _, chunks in self.chunks:
             offsets = np.asarray(chunks.offsets).view(np.int64)
             which = begins.searchsorted(offsets, "right") - 1
-            line.offsets.frombytes((offsets + (positions - begins)[which]).tobytes())
-            line.counts.extend(chunks.counts)
+            found.append(offsets + (positions - begins)[which])
         if lead:
-            line, chunks = self.chunks[0]
-            line.offsets[-len(chunks)] -= lead
-        return int(positions[-1] + ends[-1] - begins[-1])
+            found[0][0] -= lead
+        return found
+
+    def place(self, at: int) -> None:
+        """Have its chunks begin at this position."""
+        for (line, chunks), offsets in zip(self.chunks, self.places(), strict=True):
+            line.offsets.frombytes((offsets + at).tobytes())
+            line.counts.extend(chunks.counts)
 
 
 @dataclass(slots=True)
 class _Source:
     """One source's tracks in the file."""
 
-    video: _Line
-    audio: _Line | None
-    items: list[_Item] = field(default_factory=list)
+    video: Line
+    audio: Line | None
+    items: list[Item] = field(default_factory=list)
 
 
 class FileBuilder:
     """A file of some sources under construction."""
 
     def __init__(
-        self, sources: Sequence[tuple[str, Stretch | None]], first_us: int, caption: Caption | None = None
+        self,
+        sources: Sequence[tuple[str, Stretch | None]],
+        first_us: int,
+        caption: Caption | None = None,
+        most: int = 0,
     ) -> None:
         """`sources`: each one's name and the stretch that it begins with; None: it has nothing to give.
 
-        `first_us` is when the first picture of all is shown; `caption` what subtitles say, None: there are none.
+        `first_us` is when the first picture of all is shown; `caption` what subtitles say, None: there are none. Items
+        have about `most` bytes; 0: as many as there are one behind the other.
         """
         self._name = ", ".join(name for name, _ in sources)
         self._caption = caption
-        self._shown: list[Shown] = []
+        self.shown: list[Shown] = []
+        """When the pictures of each stretch are."""
         self._closing_us = 0
         self.first_us = first_us
         self._closed_us = 0
-        self._made: list[bytes] = []
+        self._made: dict[int, bytes] = {}
+        """By its place among all that was made."""
         self._made_size = 0
         self._sources: list[_Source | None] = []
         for name, stretch in sources:
             if stretch is None:
                 self._sources.append(None)
                 continue
-            video = _Line(b"vide", name, stretch.video)
-            audio = None if stretch.audio is None else _Line(b"soun", name, stretch.audio)
+            video = Line(b"vide", name, stretch.video)
+            audio = None if stretch.audio is None else Line(b"soun", name, stretch.audio)
             self._sources.append(_Source(video, audio))
+        self._most = most or (_INTERLEAVED if len(self._present) > 1 else 0)
+
+    @property
+    def lines(self) -> list[Line]:
+        """Its tracks, in their order."""
+        return [line for source in self._present for line in (source.video, source.audio) if line is not None]
 
     @property
     def _present(self) -> list[_Source]:
@@ -251,9 +313,9 @@ class FileBuilder:
         source = self._sources[number]
         assert source is not None, "it was opened with a stretch"
         later_us = stretch.placement.origin_us - self.first_us - self._closed_us
-        first: list[_Item] = []
-        last: list[_Item] = []
-        recorded: list[tuple[_Line, Take]] = []
+        first: list[Item] = []
+        last: list[Item] = []
+        recorded: list[tuple[Line, Take]] = []
         offset = source.video.base.ticks(later_us)
         for take in stretch.pictures:
             source.video.append(take.samples, take.samples.start + offset)
@@ -268,7 +330,7 @@ class FileBuilder:
                 source.audio.append(sound, sound.start)
                 recorded.append((source.audio, dataclasses.replace(stretch.sound, samples=sound)))
         begins = source.video.base.us(stretch.pictures[0].samples.shown(0, 1)[0] + offset)
-        self._shown.append(Shown(begins, source.video.base.us(source.video.shown_until), self._closing_us))
+        self.shown.append(Shown(begins, source.video.base.us(source.video.shown_until), self._closing_us))
         self._closing_us = 0
         items = [*first, *self._recorded_items(stretch.recording, recorded), *last]
         begin_us, end_us = stretch.placement.origin_us, self.shown_until_us(number)
@@ -278,46 +340,62 @@ class FileBuilder:
 
     def _keep(self, made: bytes) -> Span:
         """Where what was made is among all that was."""
-        self._made.append(made)
+        self._made[self._made_size] = made
         self._made_size += len(made)
         return Span(self._made_size - len(made), self._made_size)
 
-    def _made_item(self, line: _Line, take: Take) -> _Item:
+    def _made_item(self, line: Line, take: Take) -> Item:
         place = self._keep(take.made)
         chunks = Chunks(array("Q", [place.begin]), array("Q", [len(take.made)]), array("I", [len(take.samples)]))
-        return _Item(None, [place], [(line, chunks)])
+        return Item(None, [place], [(line, chunks)])
 
-    def _recorded_items(self, recording: Recording | None, takes: list[tuple[_Line, Take]]) -> list[_Item]:
+    def _recorded_items(self, recording: Recording | None, takes: list[tuple[Line, Take]]) -> list[Item]:
         """The bytes of one recording that these samples lie in, in its own order and without what lies between them."""
         if not takes:
             return []
         origin = takes[0][1].origin
         columns = [(line, take.samples.chunks) for line, take in takes]
         leads = {take.samples.chunks.offsets[0]: (line, take.made) for line, take in takes if take.made}
-        if not leads and not self._interleaves:
-            return [_Item(origin, _runs(recording, [chunks for _, chunks in columns]), columns)]
+        if not leads and not self._most:
+            return [Item(origin, _runs(recording, [chunks for _, chunks in columns]), columns)]
         starts, ends, holes = extents([chunks for _, chunks in columns])
         begins = starts.tolist()
-        borders = {0, len(begins), *holes.tolist(), *(bisect_left(begins, at) for at in leads)}
-        if self._interleaves:
-            borders.update(_places_to_interleave(begins))
-        items: list[_Item] = []
+        borders = {0, len(begins), *(bisect_left(begins, at) for at in leads)}
+        if self._most:
+            borders.update(_borders(begins, self._most))
+        items: list[Item] = []
         for low, high in itertools.pairwise(sorted(borders)):
-            run = Span(begins[low], int(ends[high - 1]))
-            chunks = [(line, found) for line, each in columns if len(found := _inside(each, *run))]
+            inside = holes[holes.searchsorted(low, "right") : holes.searchsorted(high)]
+            runs = between(starts[low:high], ends[low:high], inside - low)
+            whole = Span(runs[0].begin, runs[-1].end)
+            chunks = [(line, found) for line, each in columns if len(found := _inside(each, *whole))]
             lead = None
-            if run.begin in leads:
-                leading, made = leads[run.begin]
+            if whole.begin in leads:
+                leading, made = leads[whole.begin]
                 lead = self._keep(made)
                 chunks.sort(key=lambda item: item[0] is not leading)
-            items.append(_Item(origin, [run], chunks, lead))
+            items.append(Item(origin, runs, chunks, lead))
         return items
+
+    def begin_cues(self) -> CueTrack | None:
+        """Its subtitle track, with nothing in it; None: it has none."""
+        return None if self._caption is None else CueTrack(self._caption, self.first_us, self._name)
+
+    def take_items(self) -> list[Item]:
+        """Of a single source: the items that nobody has taken yet. They have no place in the file."""
+        (source,) = self._present
+        items, source.items = source.items, []
+        return items
+
+    def made(self, span: Span) -> bytes:
+        """What was made, given its place: that of an item's lead, or of one that was made as a whole."""
+        return self._made[span.begin]
 
     def finish(self, tags: Tags) -> VirtualFile:
         """The file as it is now. Nothing can be added any more."""
         present = self._present
         items = [item for source in present for item in source.items]
-        if self._interleaves:
+        if len(present) > 1:
             items.sort(key=lambda item: item.at_us)
         pieces: list[Piece] = []
         at = 0
@@ -325,23 +403,27 @@ class FileBuilder:
             if item.lead is not None:
                 pieces.append(Piece(None, *item.lead))
             pieces.extend(Piece(item.origin, *run) for run in item.runs)
-            at = item.place(at)
-        lines = [line for source in present for line in (source.video, source.audio) if line is not None]
-        tables = [line.tables() for line in lines if len(line.samples)]
-        if self._caption is not None:
-            text, data = subtitles(self._caption, self.first_us, sorted(self._shown), self._name, at)
-            tables.append(text)
+            item.place(at)
+            at += item.size
+        tables = self.tables()
+        cues = self.begin_cues()
+        if cues is not None:
+            for shown in sorted(self.shown):
+                cues.show(shown)
+            cues.finish()
+            tables.append(cues.tables([len(cues.samples)], [at]))
+            data = b"".join(cues.samples)
             pieces.append(Piece(None, *self._keep(data)))
             at += len(data)
         try:
             header = build_header(tables, at, created_us=self.first_us, tags=tags(self.first_us))
         except OverflowError:
-            raise CopyInsteadError("its times are too large for one file") from None
+            raise DoubtError("its times are too large for one file") from None
         behind = len(header)
         return VirtualFile(
             first_us=self.first_us,
             last_us=self.last_us,
-            made=[header, *self._made],
+            made=[header, *self._made.values()],
             pieces=[
                 Piece(None, 0, behind),
                 *(p if p.origin is not None else Piece(None, p.begin + behind, p.end + behind) for p in pieces),
@@ -349,9 +431,9 @@ class FileBuilder:
             size=behind + at,
         )
 
-    @property
-    def _interleaves(self) -> bool:
-        return len(self._present) > 1
+    def tables(self) -> list[TrackTables]:
+        """What its header says of the tracks that hold anything."""
+        return [line.tables() for line in self.lines if len(line.samples)]
 
 
 def _runs(recording: Recording | None, columns: list[Chunks]) -> Sequence[Span]:
@@ -369,16 +451,16 @@ def _inside(chunks: Chunks, begin: int, end: int) -> Chunks:
     return Chunks(chunks.offsets[low:high], chunks.lengths[low:high], chunks.counts[low:high])
 
 
-def _places_to_interleave(begins: list[int]) -> Iterator[int]:
-    """Numbers of chunks, so that what lies between two of them is not too long to be passed over."""
+def _borders(begins: list[int], most: int) -> Iterator[int]:
+    """Numbers of chunks: from each of them to the next one it is about so many bytes."""
     last = begins[0]
     for number, begin in enumerate(begins):
-        if begin - last >= _INTERLEAVED:
+        if begin - last >= most:
             yield number
             last = begin
 
 
-def _fitting(samples: Samples, line: _Line, offset: int) -> Samples | None:
+def _fitting(samples: Samples, line: Line, offset: int) -> Samples | None:
     """The sound that wasn't heard yet, where it goes in the track; None where there is none.
 
     By the rule of `plan.audio_pts`. What follows the first sample that is moved a little is moved along.

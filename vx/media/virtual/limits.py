@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vx.media.packets.plan import GroupStart
 from vx.media.virtual.files import VirtualFile
-from vx.media.virtual.stretches import CopyInsteadError, Stretch
+from vx.media.virtual.stretches import DoubtError, Stretch
 
 _SMALLEST_HEADER = 1000
 
@@ -29,7 +29,7 @@ _START = (0, 0)
 def split(
     stretches: Sequence[Stretch], limit: int, build: Callable[[list[Stretch]], VirtualFile]
 ) -> Iterator[VirtualFile]:
-    """Files of at most `limit` bytes that show these stretches. CopyInsteadError where a group fits into none."""
+    """Files of at most `limit` bytes that show these stretches. DoubtError where a group fits into none."""
     places = [_Place(0, 0, 0), *itertools.islice(_places(stretches), 1, None)]
     places.append(_Place(len(stretches), 0, 0))
     parts = [_between(stretches, *pair) for pair in itertools.pairwise(places)]
@@ -44,7 +44,7 @@ def split(
             if file.size <= limit:
                 best = file
             elif count == 1:
-                raise CopyInsteadError("max_file_size is too small for one of its groups of pictures")
+                raise DoubtError("max_file_size is too small for one of its groups of pictures")
             else:
                 mean = (weights[at + count] - weights[at]) // count
                 count = max(1, count - max(1, (file.size - limit) // max(mean, 1)))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from vx.jobs import ClipJob, Link, Note
 from vx.media.virtual.index import Index
 from vx.media.virtual.stretches import Origin, Tables
 from vx.mp4.recording import UnderWayError, read_recording
@@ -23,14 +24,23 @@ _STILL_WRITTEN_S = 60
 class Loader:
     """Loads recordings in the order in which they are asked for. It has to be closed."""
 
+    @classmethod
+    def of(cls, job: ClipJob, link: Link) -> Loader:
+        """One that uses the job's index, if it has any."""
+        if job.index is None:
+            return cls()
+        return cls(Index(job.index.folder, job.index.size, lambda text: link.send(Note(level="warning", text=text))))
+
     def __init__(self, index: Index | None = None) -> None:
         self._index = index
         self._threads = ThreadPoolExecutor(_AT_ONCE, "reading")
         self._coming: dict[str, Future[Tables]] = {}
 
     def close(self) -> None:
-        """Wait until nothing is read any more; what nobody asked for by now isn't."""
+        """Wait until nothing is read any more; what nobody asked for by now isn't. Leave the index as it is to be."""
         self._threads.shutdown(cancel_futures=True)
+        if self._index is not None:
+            self._index.trim()
 
     def load(self, path: str, following: Sequence[str] = ()) -> Tables:
         """What a recording holds. `following` are asked for next, probably. UnderWayError, Mp4Error, OSError."""

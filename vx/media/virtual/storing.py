@@ -16,17 +16,20 @@ from vx import disk
 from vx.jobs import PartFile
 from vx.media.files import results
 from vx.media.virtual.files import VirtualFile
-from vx.media.virtual.stretches import CopyInsteadError
 from vx.media.virtual.stretches import Origin as Recorded
 from vx.virtual import MADE, Identity, Origin, Pieces, write_made
 
 _FICLONE = 0x40049409
 
 
+class LeaseError(Exception):
+    """The recordings' bytes can't be kept for the clip, which has to be copied; the text says why."""
+
+
 def store(folder: str, files: Sequence[tuple[str, VirtualFile]], *, held: int) -> list[PartFile]:
     """Have the files, each with its camera's name, in the folder, complete and on the disk.
 
-    `held`: so many recordings the server may hold open. CopyInsteadError where they can't all be leased, VxError where
+    `held`: so many recordings the server may hold open. LeaseError where they can't all be leased, VxError where
     the disk refuses; nothing is left behind then.
     """
     parts: list[PartFile] = []
@@ -67,7 +70,7 @@ def _write(directory: Path, file: VirtualFile, held: int) -> int:
         unlinked = sum(not origin.lease for origin in origins)
         if unlinked > held:
             text = f"{unlinked} of its recordings can't be linked to, and no more than {held} can be held open"
-            raise CopyInsteadError(text)
+            raise LeaseError(text)
         write_made(directory / MADE, file.made, pieces.describe(tuple(origins)))
         os.fsync(opened)
     finally:
@@ -80,11 +83,11 @@ def _lease(recorded: Recorded, directory: int, name: str) -> Origin:
     try:
         fd = os.open(recorded.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise CopyInsteadError(f"{recorded.path}: it can't be opened any more: {error.strerror}") from None
+        raise LeaseError(f"{recorded.path}: it can't be opened any more: {error.strerror}") from None
     try:
         status = os.fstat(fd)
         if not recorded.identity.is_of(status, grows=recorded.grows):
-            raise CopyInsteadError(f"{recorded.path}: it changed while it was read")
+            raise LeaseError(f"{recorded.path}: it changed while it was read")
         identity = recorded.identity
         lease, cloned = name, False
         if not _link(fd, directory, name):

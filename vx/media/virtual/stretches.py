@@ -35,8 +35,8 @@ _ABSURD_US = 20_000_000
 """No frame is predicted from one that is shown so much later."""
 
 
-class CopyInsteadError(Exception):
-    """The clip has to be copied; the text says why."""
+class DoubtError(Exception):
+    """The tables of the recordings don't suffice: their packets have to be read. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class SourceReader:
         """It was encoded up to its recording's end: the next picture must not refer to it."""
 
     def read(self) -> Iterator[Stretch]:
-        """All stretches, in their order. CopyInsteadError where anything is in doubt."""
+        """All stretches, in their order. DoubtError where anything is in doubt."""
         for number, (start_us, end_us) in enumerate(self._ranges_us):
             self._start_us, self._end_us = start_us, end_us
             self._between_ranges = number > 0
@@ -169,7 +169,7 @@ class SourceReader:
         except FileNotFoundError:
             text = "it has vanished"
         except (Mp4Error, OSError) as error:
-            raise CopyInsteadError(f"{segment.path}: {getattr(error, 'strerror', None) or error}") from None
+            raise DoubtError(f"{segment.path}: {getattr(error, 'strerror', None) or error}") from None
         else:
             if not tables.recording.is_whole and not tables.origin.grows:
                 self._note(f"{segment.path}: it is truncated; its last fragment is left out")
@@ -189,7 +189,7 @@ class SourceReader:
         try:
             return self._take_in(segment, tables)
         except (Mp4Error, OverflowError) as error:
-            raise CopyInsteadError(f"{segment.path}: {error}") from None
+            raise DoubtError(f"{segment.path}: {error}") from None
 
     def _take_in(self, segment: Segment, tables: Tables) -> Stretch | None:
         video, audio = _pick(tables.recording.tracks, self._video, self._audio)
@@ -389,7 +389,7 @@ class _Cutter:
     def encoded(self, begin: int, end: int, wanted: set[int]) -> Take:
         """Of these samples the wanted ones, encoded anew."""
         if sum(self.samples.sizes[begin:end]) > LARGEST_GOP:
-            raise CopyInsteadError(f"{self._origin.path}: there is no other key frame for too long")
+            raise DoubtError(f"{self._origin.path}: there is no other key frame for too long")
         delay = self.shown[begin] - self.samples.decoded_at(begin)
         data, samples = self._edge().encode(self._read(begin, end), {self.shown[i] for i in wanted}, delay)
         return Take(None, samples, data)
