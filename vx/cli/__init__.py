@@ -8,7 +8,8 @@ Whatever a command needs is imported when it runs.
     administration  the commands of who runs a server
     firstconfig     the configuration that `vx init` makes
     pki             the certificates that it makes
-    calling         what all client commands have: the server, who one is there, how a command ends
+    calling         what all client commands have: the server's options, and how a command ends
+    access          how a server is talked to, and as whom
     values          what users write and what they are shown: times, sizes, access points, names of files (pure)
     client          the connection: calls, and errors of gRPC and sockets told as `ClientError` with an exit status
     export          start, follow, download, destroy; what an interrupt does

@@ -17,7 +17,7 @@ from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
-from vx.cli.calling import Access
+from vx.cli.access import Access
 from vx.cli.values import plain
 from vx.config.addresses import Address
 from vx.rpc.generated.axxonsoft.bl import archive, auth, domain, mmexport
