@@ -188,6 +188,25 @@ def test_a_clock_that_was_set_back_begins_a_new_file(tmp_path: Path, target: Tar
     assert "begins before the recording ahead of it ends" in made.link.notes
 
 
+@pytest.mark.parametrize(("begin", "first"), [(0, 0), (2.5, 50)])
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_clock_that_was_set_back_within_a_recording(
+    tmp_path: Path, container: Target, begin: float, first: int
+) -> None:
+    pattern = tmp_path / "rec" / f"{STEM}.ts"
+    (one, other) = cut(numbered(FORM_B, 150), str(pattern), T0, pieces((0, 3), (3, 6)), kind="ts")
+    one.write_bytes(one.read_bytes() + other.read_bytes())
+    other.unlink()
+    made = clip(pattern, tmp_path / "out", begin, 20, container)
+    assert numbers(made.file) == list(range(first, 150))
+    judged = judge(made.file)
+    assert judged.frames == pytest.approx([n / 25 for n in range(150 - first)], abs=0.0011)
+    steps = [later - earlier for earlier, later in itertools.pairwise(judged.sound)]
+    assert steps == pytest.approx([1024 / 48_000] * len(steps), abs=0.022)
+    assert judged.sound[-1] == pytest.approx((150 - first) / 25, abs=0.06)
+    assert f"{one}: its clock was set back by 3.0 s; what follows goes on from there" in made.link.notes
+
+
 @pytest.mark.parametrize("change", ["20260329T010000", "20261025T010000"], ids=["to summer time", "from summer time"])
 def test_names_in_local_time_across_a_change_of_the_clocks(tmp_path: Path, change: str) -> None:
     begin_us = parse_timestamp(change) - 4 * SECOND

@@ -19,6 +19,8 @@ from fractions import Fraction
 
 JITTER_US = 250_000
 GAP_WORTH_A_NOTE_US = 1_000_000
+_SET_BACK_US = 500_000
+"""Times that are wrong by less are put right one by one."""
 DEFAULT_FRAME_US = 40_000
 SECOND_US = 1_000_000
 
@@ -174,6 +176,55 @@ def first_shown(pts: Iterable[int]) -> int:
     if earliest is None:
         raise ValueError("no packet")
     return earliest
+
+
+class SetBack:
+    """A clock that is set back within a recording (a transport stream may do that): what follows goes on from there.
+
+    Times are in the ticks of each track. Sound is stored a little before or behind its picture, and so is the jump in
+    its times: it is moved by as much as the picture is.
+    """
+
+    def __init__(self, picture: TimeBase, sound: TimeBase) -> None:
+        self._picture, self._sound = picture, sound
+        self._far, self._far_sound = picture.ticks(_SET_BACK_US), sound.ticks(_SET_BACK_US)
+        self.picture_shift = self.sound_shift = 0
+        """What is added to the times of each."""
+        self.by_us = 0
+        """How far it was set back, in all."""
+        self._last_heard = -(1 << 62)
+        self._due = 0
+        """What is to be added to the sound's shift once its times jump, too."""
+        self._waits = False
+        """The sound's times have jumped, and the picture's haven't yet."""
+
+    def see(self, pts: int, back: int, shown_until: int) -> bool:
+        """A picture's dts is `back` behind the one before it, which was shown until then; whether the clock was set
+        back. `pts` and `shown_until` count from the same time.
+        """
+        if back < self._far:
+            return False
+        further = shown_until - (pts + self.picture_shift)
+        self.picture_shift += further
+        self.by_us += self._picture.us(back)
+        self._due += self._picture.rescale(further, self._sound)
+        if self._waits:
+            self._move_sound()
+        return True
+
+    def hear(self, pts: int) -> bool:
+        """Whether sound of this time can be placed."""
+        if pts < self._last_heard - self._far_sound:
+            if self._due:
+                self._move_sound()
+            else:
+                self._waits = True
+        self._last_heard = pts
+        return not self._waits
+
+    def _move_sound(self) -> None:
+        self.sound_shift += self._due
+        self._due, self._waits = 0, False
 
 
 class EndCut:

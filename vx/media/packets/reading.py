@@ -28,7 +28,7 @@ from av.video.stream import VideoStream
 from vx.archive.segments import Found, Recordings, Segment
 from vx.media.packets import plan
 from vx.media.packets.messages import Begin, Message, Packets, TimedPacket, Track, detached
-from vx.media.packets.plan import Join, Placement, TimeBase
+from vx.media.packets.plan import Join, Placement, SetBack, TimeBase
 from vx.media.packets.recording import (
     adts_config,
     complete_stamps,
@@ -167,6 +167,9 @@ class Reader:
             with open_recording(segment.path) as container:
                 cut = self._open_cut(container, segment)
                 cut.copy()
+                if cut.set_back_us:
+                    back = f"{cut.set_back_us / plan.SECOND_US:.1f} s"
+                    self._note(f"{segment.path}: its clock was set back by {back}; what follows goes on from there")
                 if cut.missing_us > plan.GAP_WORTH_A_NOTE_US:
                     missing = f"{cut.missing_us / plan.SECOND_US:.1f} s are missing at its end"
                     self._note(f"{segment.path}: it is truncated: {missing}")
@@ -252,6 +255,8 @@ class _Cut:
         self._put = put
         self._last_end: int | None = None
         self._reached_end = False
+        self.set_back_us = 0
+        """By how much its clock was set back, within it."""
         self._batch: list[TimedPacket] = []
         self._batch_bytes = 0
 
@@ -286,22 +291,26 @@ class _Cut:
         audio_origin = 0 if audio is None else self._base.rescale(origin, audio.time_base)
         last_dts: int | None = None
         last_end = -(2**62)
+        set_back = SetBack(self._base, self._base if audio is None else audio.time_base)
         packet: Any  # of a packet's times mypy only knows that they may be None
         for packet in self._packets:
             if packet.stream_index != video_index:
                 pts = packet.pts if packet.pts is not None else packet.dts
-                if pts is not None:
-                    packet.pts = packet.dts = pts - audio_origin
+                if pts is not None and set_back.hear(pts):
+                    packet.pts = packet.dts = pts - audio_origin + set_back.sound_shift
                     yield packet
                 continue
             pts, dts, duration = packet.pts, packet.dts, packet.duration
             if pts is None or dts is None or not duration:
                 complete_stamps(packet, last_dts, step)
                 pts, dts, duration = packet.pts, packet.dts, packet.duration
+            if last_dts is not None and dts < last_dts and set_back.see(pts - origin, last_dts - dts, last_end):
+                self.set_back_us = set_back.by_us
             last_dts = dts
-            pts -= origin
+            moved = set_back.picture_shift - origin
+            pts += moved
             packet.pts = pts
-            packet.dts = dts - origin
+            packet.dts = dts + moved
             if pts + duration > last_end:
                 self._last_end = last_end = pts + duration
             yield packet
