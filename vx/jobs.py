@@ -270,9 +270,11 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True, tag="probed"):
     """None: there is no sound, or none is wanted."""
     audio_codec: str = ""
     sample_bytes: int = 0
-    """Of what was encoded on trial; 0 where nothing has to be."""
+    """What the clip's first seconds take in a file; 0 where there was no time to find out."""
     sample_us: int = 0
     """How much of the recording that is."""
+    is_whole: bool = False
+    """It is all of the clip."""
     notes: tuple[Note, ...] = ()
     further_notes: int = 0
     """How many more there are than an event has room for."""

@@ -42,7 +42,7 @@ class Prospect:
     @property
     def expected_bytes(self) -> int:
         """What the files will take, about."""
-        if not self.is_rough or isinstance(self.job, SnapshotJob):
+        if isinstance(self.job, SnapshotJob):
             return self.survey.need
         return sum(self._expected(number, recorded) for number, recorded in enumerate(self.survey.recorded))
 
@@ -50,4 +50,9 @@ class Prospect:
         probed = self.probe_of(number)
         if probed is None or probed.sample_us <= 0:
             return recorded.size
-        return probed.sample_bytes * spans.length(recorded.spans_us) // probed.sample_us
+        if probed.is_whole:
+            return probed.sample_bytes
+        whole_us = max(spans.length(recorded.spans_us), probed.sample_us)
+        if probed.video == "copied":  # for the rest, the recordings' own size is the best guess
+            return probed.sample_bytes + recorded.size * (whole_us - probed.sample_us) // whole_us
+        return probed.sample_bytes * whole_us // probed.sample_us

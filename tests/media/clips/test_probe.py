@@ -10,7 +10,7 @@ import pytest
 from tests.material import SECOND, T0, do, numbered, source
 from tools.make_recordings import MEDIAMTX, Form, Piece, cut, segment_path
 from vx.child import MAX_EVENT
-from vx.jobs import ClipJob, Coding, Gap, Probed, ProbeJob, encode
+from vx.jobs import ClipJob, Coding, Container, Gap, Probed, ProbeJob, encode
 
 FORM = Form(audio=True)
 
@@ -42,12 +42,12 @@ def probe(job: ClipJob) -> list[Probed]:
 def test_a_copy(pattern: Path) -> None:
     (probed,) = probe(clip(pattern))
     assert (probed.video, probed.video_codec, probed.audio, probed.audio_codec) == ("copied", "h264", "copied", "aac")
-    assert (probed.notes, probed.sample_bytes) == ((), 0)
+    assert probed.notes == ()
 
 
 def test_a_copy_that_begins_between_key_frames_is_one(pattern: Path) -> None:
     (probed,) = probe(clip(pattern, begin=0.5))
-    assert (probed.video, probed.sample_bytes) == ("copied", 0)
+    assert probed.video == "copied"
 
 
 @pytest.mark.parametrize(
@@ -71,11 +71,36 @@ def test_what_is_not_copied_and_why(
         assert 0 < probed.sample_us <= 8 * SECOND
 
 
-def test_a_sample_tells_the_size(pattern: Path, tmp_path: Path) -> None:
-    job = clip(pattern, end=4, folder=tmp_path, coding=Coding(video_quality="medium"))
+@pytest.mark.parametrize("container", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize(("begin", "end"), [(1, 2), (1.52, 2.52), (2.48, 3.48), (1, 3), (1.52, 4), (0, 4)])
+@pytest.mark.parametrize(
+    "options", [{}, {"virtual": True}, {"coding": Coding(video_quality="medium")}], ids=["copied", "virtual", "encoded"]
+)
+def test_a_short_clip_takes_what_its_rehearsal_says(
+    pattern: Path, tmp_path: Path, container: Container, begin: float, end: float, options: dict[str, Any]
+) -> None:
+    if container != "mp4" and "virtual" in options:
+        options = {"cut": "keyframe"}
+    job = clip(pattern, begin=begin, end=end, folder=tmp_path, container=container, **options)
     (probed,) = probe(job)
+    assert probed.is_whole
+    size = sum(file.stat().st_size for file in do(job).files)
+    assert size / 1.3 < probed.sample_bytes < 1.3 * size
+
+
+def test_a_long_clip_is_rehearsed_for_some_seconds(tmp_path: Path) -> None:
+    """Of pictures that are encoded whole groups count: there are no more key frames in the sample than in the rest."""
+    pattern, form = tmp_path / "rec" / MEDIAMTX, Form()
+    cut(numbered(form, 750), str(pattern), T0, [Piece(0, 30 * SECOND)])
+    (copied,) = probe(clip(pattern, end=30))
+    assert (copied.is_whole, 15 * SECOND <= copied.sample_us < 30 * SECOND) == (False, True)
+    job = clip(pattern, end=30, folder=tmp_path / "out", coding=Coding(video_quality="medium"))
+    Path(job.folder).mkdir()
+    (encoded,) = probe(job)
+    assert (encoded.is_whole, encoded.sample_us % (2 * SECOND)) == (False, 0)
     (file,) = do(job).files
-    assert probed.sample_bytes * 4 * SECOND / probed.sample_us == pytest.approx(file.stat().st_size, rel=0.5)
+    expected = encoded.sample_bytes * 30 * SECOND / encoded.sample_us
+    assert file.stat().st_size / 1.3 < expected < 1.3 * file.stat().st_size
 
 
 def test_each_source_is_told_of_by_itself(pattern: Path, tmp_path: Path) -> None:

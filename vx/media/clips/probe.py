@@ -1,24 +1,27 @@
-"""What would become of a clip's tracks: a rehearsal of each source that ends where its first file would be opened.
+"""What would become of a clip's tracks, and how large it would be: a rehearsal of each source's first seconds.
 
-It is the export's own pipeline that is asked, so that the answer is what the export will do. Where something has to be
-encoded, a few seconds of it are, for the size to expect.
+It is the export's own pipeline that is asked, so that the answer is what the export will do. A short clip is rehearsed
+as a whole, and of that the size is known: how much its key frames weigh, and what an exact start's encoded pictures.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from vx.jobs import ClipJob, Ended, Link, Note, Probed, ProbeJob, Treatment, encode
 from vx.media.clips.clip import open_reader, pipeline
 from vx.media.clips.feeding import clip_us
+from vx.media.files.muxing import usual_overhead
 from vx.media.packets.messages import Begin, Message, TimedPacket, Track
 from vx.media.packets.plan import TimeBase
 
-_SAMPLE_US = 4_000_000
-"""Two groups of pictures as they are encoded here."""
-_SAMPLE_S = 1.0
-"""Longer than this none is encoded on trial, however slow that is."""
+_SAMPLE_US = 15_000_000
+_SAMPLE_S, _PATIENCE_S = 1.0, 3.0
+"""Longer than this none is rehearsed, however slow encoding is; the latter until there is a group of pictures that can
+be taken for the others, or where pictures are copied."""
 _ROOM_FOR_NOTES = 32 << 10
 """Bytes of those that are told of a source, which is one event; of thousands of broken recordings the first are."""
 
@@ -28,6 +31,16 @@ def probe(job: ProbeJob, link: Link) -> Ended:
     for number in range(len(job.clip.sources)):
         link.send(_Rehearsal(job.clip, number, link).run())
     return Ended(succeeded=True)
+
+
+@dataclass
+class _Sample:
+    """What was rehearsed."""
+
+    payload: int = 0
+    packets: int = 0
+    us: int = 0
+    """Of the recording."""
 
 
 class _Rehearsal:
@@ -41,9 +54,11 @@ class _Rehearsal:
         self._room = _ROOM_FOR_NOTES
         self._recorded: Begin | None = None
         self._written: Begin | None = None
-        self._size = 0
-        self._shown_us: list[int] = []
-        """When the first picture of the sample is shown, and until when the last one is."""
+        """The first one."""
+        self._sample = _Sample()
+        self._groups: _Sample | None = None
+        """What comes before the last key frame but the first."""
+        self._is_whole = False
 
     def run(self) -> Probed:
         reader = open_reader(self._job, self._source, self._warn)
@@ -52,38 +67,45 @@ class _Rehearsal:
             self._rehearse(self._tapped(iter(reader)))
         finally:
             reader.abandon()
+        notes = tuple(self._notes)
         if self._recorded is None or self._written is None:
-            return Probed(source=self._number, notes=tuple(self._notes), further_notes=self._further_notes)
+            return Probed(source=self._number, notes=notes, further_notes=self._further_notes)
         before, after = self._recorded, self._written
-        encodes = "encoded" in (self._video(), self._audio())
+        sample = self._sample
+        if self._groups is not None and self._video() == "encoded" and not self._is_whole:
+            sample = self._groups
+        tracks = [after.video] if after.audio is None else [after.video, after.audio]
         return Probed(
             source=self._number,
             video=self._video(),
             video_codec=_codec(before.video),
             audio=self._audio(),
             audio_codec="" if before.audio is None else _codec(before.audio),
-            sample_bytes=self._size if encodes else 0,
-            sample_us=after.wall_us(self._shown_us[1]) - after.wall_us(self._shown_us[0]) if encodes else 0,
-            notes=tuple(self._notes),
+            sample_bytes=sample.payload + usual_overhead(self._job.container, tracks, sample.packets),
+            sample_us=sample.us,
+            is_whole=self._is_whole,
+            notes=notes,
             further_notes=self._further_notes,
         )
 
     def _rehearse(self, messages: Iterator[Message]) -> None:
-        until = time.monotonic() + _SAMPLE_S
+        begin_s = time.monotonic()
+        segment: Begin | None = None
+        shown_us: tuple[int, int] | None = None
         for message in pipeline(
             self._job, self._source, messages, self._warn, self._inform, self._link.stopping.is_set
         ):
             if isinstance(message, Begin):
-                if self._written is not None:
-                    return
-                self._written = message
+                segment, shown_us = message, None
+                self._written = self._written or message
                 continue
+            assert segment is not None, "packets come after a Begin"
             for packet in message.packets:
-                self._weigh(packet)
-            if "encoded" not in (self._video(), self._audio()) or time.monotonic() >= until:
+                shown_us = self._weigh(packet, segment, shown_us)
+            enough_s = _SAMPLE_S if self._groups and self._video() == "encoded" else _PATIENCE_S
+            if time.monotonic() - begin_s >= enough_s or self._sample.us >= _SAMPLE_US:
                 return
-            if self._shown_us and self._shown_us[1] - self._shown_us[0] >= _SAMPLE_US:
-                return
+        self._is_whole = not self._link.stopping.is_set()
 
     def _tapped(self, messages: Iterator[Message]) -> Iterator[Message]:
         for message in messages:
@@ -91,17 +113,22 @@ class _Rehearsal:
                 self._recorded = message
             yield message
 
-    def _weigh(self, packet: TimedPacket) -> None:
-        begin = self._written
-        assert begin is not None, "packets come after a Begin"
-        self._size += packet.size
-        if packet.stream_index != begin.video_index:
-            return
-        base = packet.time_base
-        at_us = clip_us(packet, begin)
-        until_us = at_us + TimeBase(base.numerator, base.denominator).us(packet.duration)
-        first_us, last_us = self._shown_us or (at_us, until_us)
-        self._shown_us = [min(first_us, at_us), max(last_us, until_us)]
+    def _weigh(self, packet: TimedPacket, segment: Begin, shown_us: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Add a packet; from when to when pictures of the segment were shown, and are with it."""
+        sample = self._sample
+        if packet.stream_index == segment.video_index:
+            if packet.is_keyframe and sample.us:
+                self._groups = dataclasses.replace(sample)
+            base = packet.time_base
+            at_us = clip_us(packet, segment)
+            until_us = at_us + TimeBase(base.numerator, base.denominator).us(packet.duration)
+            before_us = 0 if shown_us is None else _wall_length_us(segment, shown_us)
+            first_us, last_us = shown_us or (at_us, until_us)
+            shown_us = min(first_us, at_us), max(last_us, until_us)
+            sample.us += _wall_length_us(segment, shown_us) - before_us
+        sample.payload += packet.size
+        sample.packets += 1
+        return shown_us
 
     def _video(self) -> Treatment:
         assert self._recorded is not None
@@ -130,6 +157,11 @@ class _Rehearsal:
             self._further_notes += 1
         else:
             self._notes.append(note)
+
+
+def _wall_length_us(segment: Begin, clip_span_us: tuple[int, int]) -> int:
+    begin_us, end_us = clip_span_us
+    return segment.wall_us(end_us) - segment.wall_us(begin_us)
 
 
 def _codec(track: Track) -> str:

@@ -153,13 +153,13 @@ class EstimateResponse(betterproto.Message):
     sources: List["SourceEstimate"] = betterproto.message_field(1)
     expected_bytes: int = betterproto.uint64_field(2)
     """
-    What the files will take, about. Where everything is copied that is the size of the recordings.
+    What the files will take, about. The clip's first seconds are tried, a short clip whole; the rest takes what its
+    recordings do where the picture is copied, else as much as the first seconds did, taken as often as it is recorded.
     """
 
     is_rough: bool = betterproto.bool_field(3)
     """
-    Something is encoded, and expected_bytes is what its first seconds take, taken as often as it is recorded: it may be
-    twice as much or half.
+    Something is encoded: of a clip of more than some seconds it may be twice as much or half.
     """
 
     is_allowed: bool = betterproto.bool_field(4)
