@@ -104,7 +104,7 @@ def delivering(*, before: bool) -> None:
     killing(delivery, "_put", before=before)
 
 
-def absorbing(owner: str, name: str) -> None:
+def absorbing(owner: str, name: str, when: Callable[..., bool] = lambda *_: True) -> None:
     """Die while results copy what they use of recordings that retention has deleted: the disk is always full."""
     from vx.session import absorbing, watch
 
@@ -113,7 +113,7 @@ def absorbing(owner: str, name: str) -> None:
 
     watch._LOOK_S = 0.1
     setattr(watch.Watch, "_lacking", lacking)  # noqa: B010  # for the type checker it's another method
-    killing(getattr(absorbing, owner, absorbing), name, before=False)
+    killing(getattr(absorbing, owner, absorbing), name, when=when, before=False)
 
 
 def listing() -> None:
@@ -172,7 +172,9 @@ POINTS: dict[str, Callable[[], None]] = {
 ABSORBING: dict[str, Callable[[], None]] = {
     "absorbing: partly copied": partial(absorbing, "_Copying", "go_on"),
     "absorbing: copied, not in its place": partial(absorbing, "", "end_made"),
-    "absorbing: in its place, leases there": partial(absorbing, "", "sync"),
+    "absorbing: in its place, leases there": partial(
+        absorbing, "disk", "sync", lambda folder: (folder / "made").exists()
+    ),
     "absorbing: done": partial(absorbing, "_Copying", "close"),
 }
 """In that of sessions whose files are served from recordings."""
