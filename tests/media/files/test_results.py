@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,22 @@ def test_of_a_file_that_cannot_be_brought_to_the_disk_nothing_is_left(
         results.write(str(tmp_path), part, b"12345")
     assert caught.value.kind is Kind.EXHAUSTED
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_waits_for_a_disk_that_is_slower_than_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, brought, may = tmp_path / "clip", list[str](), threading.Event()
+
+    def sync(_fd: int) -> None:
+        may.wait()
+        brought.append("synced")
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    syncing = results.Syncing(path, 5, 0, most=10)
+    for size in (5, 12):
+        path.write_bytes(bytes(size))
+        syncing.go_on()
+    assert not brought, "7 bytes may wait"
+    path.write_bytes(bytes(15))
+    threading.Thread(target=may.set).start()
+    syncing.go_on()
+    assert brought[0] == "synced", "10 may not"

@@ -60,11 +60,14 @@ SYNC_S = 0.05
 class Syncing:
     """Brings a growing file to the disk from time to time, in a thread beside, so that little is left in the end."""
 
-    def __init__(self, path: Path, every: int, pause_s: float) -> None:
-        """`every`: how many bytes are brought to the disk at a time, at least. `pause_s`: and at most so often."""
+    def __init__(self, path: Path, every: int, pause_s: float, most: int = 0) -> None:
+        """`every`: how many bytes are brought to the disk at a time, at least. `pause_s`: and at most so often. `most`:
+        how many may wait while others are brought there; 0: any number.
+        """
         self._path = path
         self._every = every
         self._pause_s = pause_s
+        self._most = most
         self._synced = 0
         self._due = 0.0
         self.size = 0
@@ -74,10 +77,12 @@ class Syncing:
         """What the disk said. The kernel says it once, so it must not be lost."""
 
     def go_on(self) -> None:
-        """Look whether it is time, and don't wait."""
-        if self._thread is not None and self._thread.is_alive():
-            return
+        """Look whether it is time; wait only where too much of it waits."""
         self.size = self._path.stat().st_size
+        if self._thread is not None and self._thread.is_alive():
+            if not self._most or self.size - self._synced < self._most:
+                return
+            self._thread.join()
         if self.size - self._synced >= self._every and (now := time.monotonic()) >= self._due:
             self._synced, self._due = self.size, now + self._pause_s
             self._thread = threading.Thread(target=self._sync, name="sync", daemon=True)

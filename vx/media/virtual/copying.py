@@ -32,6 +32,8 @@ from vx.media.virtual.stretches import DoubtError, Origin, Stretch
 _FRAGMENT = 2 << 20
 """Bytes: of a worker that is killed no more is lost, and StopSession waits for no more."""
 _BLOCK = 1 << 20
+_UNSYNCED = 16 << 20
+"""Bytes that may wait for a disk that is slower than the copy: what is left of them, StopSession waits for."""
 _PATIENCE_S = 0.2
 """For how long what is under way may be completed once the session was stopped."""
 
@@ -235,7 +237,7 @@ class _File:
         """When the last picture of what is whole of it is shown."""
         self._turn = turn
         self._fragments = Fragments(builder, said)
-        self._syncing = results.Syncing(Path(target.path), results.SYNC_BYTES, results.SYNC_S)
+        self._syncing = results.Syncing(Path(target.path), results.SYNC_BYTES, 0, most=_UNSYNCED)
         self._block = memoryview(bytearray(_BLOCK))
         with self._refusing():
             self._fd = os.open(target.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
