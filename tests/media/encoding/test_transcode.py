@@ -321,6 +321,12 @@ def test_a_time_lapse_of_short_recordings_has_all_key_frames(tmp_path: Path) -> 
     assert numbers(made.file) == list(range(0, 200, 25))
 
 
+def test_a_time_lapse_without_a_key_frame_says_so(tmp_path: Path) -> None:
+    pattern = record(tmp_path / "rec", FORM_B, 100, (0, 4))
+    made = export(pattern, tmp_path / "out", 1.2, 1.8, key_fps=1)
+    assert made.ended.reason.startswith("Entrance: no key frame was recorded from 20260511T080001.200000 to ")
+
+
 @pytest.mark.parametrize(
     ("container", "coding"),
     [("mp4", {"video_quality": "good"}), ("mkv", {"video": "mjpeg"}), ("mkv", {"video": "mpeg4"})],

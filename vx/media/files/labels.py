@@ -39,7 +39,8 @@ def other_form(name: str) -> str:
 
 def nothing_recorded(job: ClipJob, obstacle: str = "") -> str:
     """Of a source, or of all. `obstacle`: what was warned of first, if anything was."""
-    nothing = f"nothing was recorded from {describe_range(job.start_us, job.end_us)}"
+    what = "no key frame" if job.coding.key_fps else "nothing"
+    nothing = f"{what} was recorded from {describe_range(job.start_us, job.end_us)}"
     return readable(nothing, obstacle)
 
 
