@@ -145,6 +145,17 @@ def test_the_last_picture_is_kept_where_another_camera_goes_on(tmp_path: Path, t
     assert tracks(made.file, 2) == [list(range(50)), list(range(75))]
 
 
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_file_has_no_track_for_what_does_not_fit_into_it(tmp_path: Path, container: Target) -> None:
+    one = record(tmp_path / "one", Form(), (0, 4))
+    other = record(tmp_path / "other", OTHER, (0, 3.2))
+    made = clip(tmp_path / "out", (source(one), source(other, "Yard")), 0, 4, container, max_file_size=18_000)
+    assert made.ended.succeeded, made.ended.reason
+    judged = [judge(path) for path in made.files]
+    assert all(track for each in judged for track in each.tracks)
+    assert sum(len(each.frames) for each in judged) == 100 + 80
+
+
 @pytest.mark.parametrize("target", MP4)
 def test_a_camera_that_begins_later_and_one_that_recorded_nothing(tmp_path: Path, target: Target) -> None:
     one = record(tmp_path / "one", FORM, (0, 4), (4, 8))

@@ -369,6 +369,9 @@ class Clip:
         budget = Budget(self._job.max_file_size, overhead)
         if chunk.load is not None and not chunk.load.fits(budget):
             raise self._too_small(first_us, budget.overhead.fixed + chunk.load.cost(budget))
+        fitting = [other for other in others if other == number or _fit(budget, chunk, heads[other])]
+        if len(fitting) < len(others):
+            return self._open(number, chunk, fitting)  # it would be a track without anything in it
         target = open_target(self._job, self._name, first_us)
         if self._job.container == "avi":
             result: ResultFile = AviFile(target, tracks, metadata, live=self._is_live)
@@ -437,3 +440,10 @@ class Clip:
             f"max_file_size of {self._job.max_file_size} bytes is too small: the pictures from the key frame at "
             f"{format_timestamp(at_us)} up to the next one need {needed} bytes",
         )
+
+
+def _fit(budget: Budget, chunk: Chunk, other: Chunk | None) -> bool:
+    """Whether a new file has room for both, as far as that is known."""
+    if chunk.load is None or other is None or other.load is None:
+        return True
+    return budget.fits(chunk.load.cost(budget) + other.load.cost(budget))
