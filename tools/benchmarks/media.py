@@ -74,7 +74,7 @@ def media(rounds: int) -> list[Row]:
         recordings = Recordings(folder)
         with Workers(folder) as workers:
             rows = [
-                *_copies(recordings, workers, rounds),
+                *_copies(recordings, workers, folder, rounds),
                 _exact_cut(recordings, workers, rounds),
                 *_transcode(recordings, workers, rounds),
             ]
@@ -84,23 +84,35 @@ def media(rounds: int) -> list[Row]:
 # ---- the recordings, and the two that work on them
 
 
+OTHER_KINDS = {
+    "in fragments": (".mp4", "-movflags frag_keyframe+empty_moov+default_base_moof", ""),
+    "MKV": (".mkv", "", ""),
+    "MPEG-TS": (".ts", "", "-bsf:a aac_adtstoasc"),
+}
+"""Recordings that aren't flat MP4: the end of their names, how ffmpeg writes them, and what it needs to copy them."""
+
+
 class Recordings:
     """10 minutes of 1080p25 with sound in 10 segments, and as many more for 10 hours: all of them the same minute."""
 
-    def __init__(self, folder: Path) -> None:
-        recorded = minute()
-        self.pattern = folder / "rec" / MEDIAMTX
+    def __init__(self, folder: Path, kind: str = "") -> None:
+        """`kind`: one of `OTHER_KINDS`; empty: flat MP4."""
+        ending, written, self.copied = OTHER_KINDS.get(kind, (".mp4", "", ""))
+        name = f"rec-{kind.replace(' ', '-')}"
+        self.pattern = folder / name / Path(MEDIAMTX).with_suffix(ending)
         self.paths: list[Path] = []
         for number in range(HOURS * 60):
             path = segment_path(str(self.pattern), T0 + number * 60 * SECOND)
             path.parent.mkdir(exist_ok=True)
-            if number == 0:
-                shutil.copy(recorded, path)
-            else:
+            if number:
                 path.hardlink_to(self.paths[0])
+            elif kind:
+                harness.run_client([*f"{_FFMPEG} -i {minute()} -c copy {written}".split(), str(path)])
+            else:
+                shutil.copy(minute(), path)
             self.paths.append(path)
         self.paths[0].read_bytes()  # into the page cache
-        self.list = folder / "list.txt"
+        self.list = folder / f"{name}.txt"
         self.list.write_text("".join(f"file '{path}'\n" for path in self.paths[:MINUTES]))
         self.source = Source(origin=CAMERA, name="Bench", pattern=str(self.pattern), timezone="UTC")
 
@@ -202,7 +214,7 @@ def clip_job(recordings: Recordings, begin_s: float, end_s: float, **options: An
     )
 
 
-def _copies(recordings: Recordings, workers: Workers, rounds: int) -> Iterator[Row]:
+def _copies(recordings: Recordings, workers: Workers, folder: Path, rounds: int) -> Iterator[Row]:
     peaks: list[float] = []
     for container in ("mp4", "mkv"):
         note(f"media: copy {MINUTES} minutes into {container}")
@@ -214,6 +226,16 @@ def _copies(recordings: Recordings, workers: Workers, rounds: int) -> Iterator[R
         peaks += [sample.peak_mib for sample in samples[0]]
         yield _row(f"copy {MINUTES} minutes 1080p25, {container.upper()}", samples, "ffmpeg -c copy", 1.0, 0.8)
     yield Row("media", "peak RSS of a worker, copying", "MiB", "less", peaks, must=70, aim=60)
+    for kind in OTHER_KINDS:
+        note(f"media: copy recordings {kind}")
+        others = Recordings(folder, kind)
+        job = clip_job(others, 0, MINUTES * 60)
+        command = f"-f concat -safe 0 -i {others.list} -c copy {others.copied}"
+        samples = turns(partial(workers.run, job), partial(workers.ffmpeg, command, "copy.mp4"), rounds)
+        what = f"the same of recordings {kind}"
+        ours, theirs = ([sample.cpu_s for sample in each] for each in samples)
+        yield Row("media", f"{what}, MP4", "CPU s", "less", ours, "ffmpeg -c copy", theirs)
+        yield Row("media", f"{what}, peak RSS", "MiB", "less", [sample.peak_mib for sample in samples[0]])
 
 
 _CUT = (31.02, 61.02)
