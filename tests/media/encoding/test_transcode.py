@@ -273,6 +273,23 @@ def test_sound_and_picture_stay_together(
     assert len(behind) == (10 if container == "avi" and b_frames and speed == 1 and "video" not in coding else 9)
 
 
+@pytest.mark.parametrize(
+    ("container", "coding"), [("mp4", {}), ("mkv", {"video_quality": "medium", "audio": "mp2"}), ("avi", {})]
+)
+def test_sound_and_picture_stay_together_where_the_clock_is_fast(
+    tmp_path: Path, container: Container, coding: dict[str, Any]
+) -> None:
+    """By more than a quarter of a second, in all. AVI, whose pictures have no times, goes on in a new file then."""
+    pattern, footage = tmp_path / "rec" / f"{STEM}.mp4", beeps(40)
+    for i in range(40):
+        cut(footage, str(pattern), T0 - i * 7_000, pieces((i, i + 1)))
+    made = export(pattern, tmp_path / "out", 0.5, 60, container, **coding)
+    behind = [each for path in made.files for each in beeps_behind_flashes(path)]
+    assert behind == pytest.approx([0] * len(behind), abs=0.04)
+    assert len(behind) == 39
+    assert len(made.files) == (2 if container == "avi" else 1)
+
+
 # ---- time lapse
 
 

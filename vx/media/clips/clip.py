@@ -137,6 +137,7 @@ def open_reader(job: ClipJob, source: Source, warn: Callable[[str], None]) -> Re
         job.ranges_us(source),
         video=source.video,
         audio=None if job.reject_audio else source.audio,
+        fixed_rate=job.container == "avi",
         note=warn,
     )
 

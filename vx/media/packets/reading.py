@@ -65,10 +65,12 @@ class Reader:
         *,
         video: int = 0,
         audio: int | None = 0,
+        fixed_rate: bool = False,
         note: Callable[[str], None],
     ) -> None:
         """`ranges_us`: each begin <= t < end, rising and apart from each other. `video`, `audio`: which of the
-        recordings' tracks of that kind, from 0 on; None: no sound. `note` is called, from the reader's thread, with
+        recordings' tracks of that kind, from 0 on; None: no sound. `fixed_rate`: frames will be shown
+        one after the other, without times of their own. `note` is called, from the reader's thread, with
         what a person should know.
         """
         self._recordings = recordings
@@ -78,6 +80,7 @@ class Reader:
         self._audio = audio
         self._note = note
         self._tolerance_us = plan.tolerance_us(recordings.pattern.resolution_us)
+        self._taken_up_us = 0 if fixed_rate else plan.TAKEN_UP_US
         self._handed: SimpleQueue[Message | None] = SimpleQueue()
         """None: there will be no more."""
         self._taken: SimpleQueue[None] = SimpleQueue()
@@ -152,7 +155,7 @@ class Reader:
 
     def _place(self, segment: Segment) -> Placement:
         if not self._between_ranges:
-            return plan.place(segment.start_us, self._previous_end_us, self._tolerance_us)
+            return plan.place(segment.start_us, self._previous_end_us, self._tolerance_us, self._taken_up_us)
         self._between_ranges = False
         if self._previous is not None and self._previous[0] == segment.path:
             return Placement(Join.GAP, self._previous[1])  # its name may have been a little off
