@@ -67,8 +67,11 @@ def build_opening(tracks: Sequence[TrackTables], *, created_us: int, tags: Mappi
 
 
 def lead_of(track: TrackTables) -> int:
-    """What has to be added to the track's shifts in the fragments. `track` is what the file was opened with."""
-    return max(0, *(-shift for _, shift in track.shifts)) if track.shifts else 0
+    """What has to be added to the track's shifts in the fragments. `track` is what the file was opened with.
+
+    Its samples may say that more is needed than its own `lead`.
+    """
+    return max(track.lead, *(-shift for _, shift in track.shifts)) if track.shifts else track.lead
 
 
 def _without_samples(track: TrackTables) -> TrackTables:

@@ -274,6 +274,23 @@ class Samples:
             found.counts[0] -= cut_off
         return found
 
+    def divided(self, most: int) -> Chunks:
+        """The chunks, of which those of more than `most` bytes come in several parts of whole samples."""
+        chunks = self.chunks
+        if not chunks or max(chunks.lengths) <= most:
+            return chunks
+        found = Chunks()
+        sizes = iter(self.sizes)
+        for offset, length, count in zip(chunks.offsets, chunks.lengths, chunks.counts, strict=True):
+            at, end, held = offset, offset, 0
+            for size in itertools.islice(sizes, count):
+                if held and length > most and end + size - at > most:
+                    found.add(at, end - at, held)
+                    at, held = end, 0
+                end, held = end + size, held + 1
+            found.add(at, end - at, held)
+        return found
+
     def places(self) -> Iterator[tuple[int, int]]:
         """The offset and size of each sample."""
         sizes = iter(self.sizes)

@@ -307,9 +307,10 @@ class Clip:
                 self._lanes[number].warn(labels.other_form(segment.name))
             return True
         gap_us = chunk.begins_us - file.end_us
-        if not file.bridges(segment, gap_us):
+        is_kept = self._job.gaps == "keep" or gap_us <= self._job.gap_us
+        if not file.bridges(segment, gap_us if is_kept else 0):
             return True
-        if self._job.gaps == "keep" or gap_us <= self._job.gap_us:
+        if is_kept:
             return False
         if self._job.gaps == "split":
             return True

@@ -24,7 +24,7 @@ from vx.media.files import results
 from vx.media.files.cuestream import CueStream
 from vx.media.files.results import Target
 from vx.media.packets.messages import Track
-from vx.media.packets.plan import Overhead
+from vx.media.packets.plan import Overhead, is_one_step
 from vx.media.packets.recording import time_base
 
 _FORMATS = {"mp4": "mp4", "mkv": "matroska", "avi": "avi"}
@@ -131,6 +131,7 @@ class ResultFile:
         the disk within a second.
         """
         self.target = target
+        self._container = container
         every, pause_s = (1, 0.0) if live else (results.SYNC_BYTES, results.SYNC_S)
         self._syncing = results.Syncing(Path(target.path), every, pause_s)
         options = dict(_OPTIONS[container])
@@ -165,7 +166,7 @@ class ResultFile:
 
     def bridges(self, gap_us: int, video: Track, *, limited: bool) -> bool:
         """Whether what comes `gap_us` after the end of what it holds can be written to it. `limited`: in its size."""
-        return True
+        return self._container != "mp4" or is_one_step(gap_us, self.bases)
 
     def write(self, track: int, packet: Any, pts: int, dts: int, duration: int | None) -> None:
         """Write a packet to a track, by its number, with these times in the track's ticks.

@@ -44,21 +44,27 @@ def keep(target: Target, link: Link) -> bool:
 
 
 def _cut_after_last_fragment(path: Path) -> None:
-    """Cut off the table of a fragment where a full disk ended within it: libav then takes the file for empty.
+    """Cut off what there is of a last fragment that isn't whole, unless it is all that there is.
 
-    What such a table describes was never written.
+    Of its pictures the last one would be torn, and of its sound there may be none. Where not even its table is whole,
+    libav takes the file for empty; what that describes was never written.
     """
     size = path.stat().st_size
     with path.open("r+b") as file:
         at = 0
+        fragments = [0, 0]
+        """Where the first one and the last one begin."""
         while at + _BOX.size <= size:
             file.seek(at)
             length, kind = _BOX.unpack(file.read(_BOX.size))
             if length < _BOX.size:
                 return  # of 64 bits, or up to the end of the file: no table of ours
+            if kind == b"moof":
+                fragments = [fragments[0] or at, at]
             if at + length > size:
-                if kind == b"moof":
-                    file.truncate(at)
+                first, last = fragments
+                if kind == b"moof" or (kind == b"mdat" and last > first):
+                    file.truncate(last)
                 return
             at += length
 

@@ -28,6 +28,9 @@ GAP_WORTH_A_NOTE_US = 1_000_000
 _SET_BACK_US = 500_000
 """Times that are wrong by less are put right one by one."""
 DEFAULT_FRAME_US = 40_000
+LONGEST_STEP = 1 << 31
+"""Ticks from one sample of an MP4 to the next one; libav reads a negative number beyond that."""
+_STEP_MARGIN_US = 20_000_000
 SECOND_US = 1_000_000
 
 
@@ -110,6 +113,11 @@ def place(named_us: int, previous_end_us: int | None, tolerance_us: int, taken_u
     if late_us > 0:
         return Placement(Join.GAP, named_us, late_us)
     return Placement(Join.OVERLAP, named_us)
+
+
+def is_one_step(gap_us: int, bases: Iterable[TimeBase]) -> bool:
+    """Whether the last samples ahead of such a gap can last through it, in an MP4's tracks of these time bases."""
+    return all(base.ticks(gap_us + _STEP_MARGIN_US) < LONGEST_STEP for base in bases)
 
 
 @dataclass

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -103,8 +104,7 @@ class _Copy:
         self._loader = Loader.of(job, link)
         self._teller = Teller(link)
         self._file: _File | None = None
-        self._flat: list[_File] = []
-        """Those that are finished, and have yet to get their names."""
+        self._flat: list[_Flat] = []
         self._error: Exception | None = None
         self._over = threading.Event()
 
@@ -134,27 +134,42 @@ class _Copy:
                 return None
             if not self._stopped:
                 self._joiner.end()
-            self._keep()
-            self._link.send(SourceEnded(source=self._number))
-            return len(self._flat)
+            kept = self._keep()
         except DoubtError as error:
             if self._discard():
                 name = self._job.sources[self._number].name
                 self._link.send(Note(level="info", text=f"{name}: begun anew, packet by packet: {error}"))
             return None
         except VxError as error:
-            self._keep()
-            if self._file is not None:
-                self._file.give_up()
-                salvage.keep(self._file.target, self._link)
+            self._keep_what_is_readable()
             self._link.send(SourceEnded(source=self._number, error=str(error)))
             raise
+        self._link.send(SourceEnded(source=self._number))
+        return kept
 
-    def _keep(self) -> None:
-        """Have the files that are finished in the folder, and tell of everything."""
+    def _keep_what_is_readable(self) -> None:
+        """After an error, which is the one to be told of: what else the disk refuses now is lost."""
+        while self._flat:
+            with suppress(VxError):
+                self._keep()
+        file, self._file = self._file, None
+        if file is not None:
+            file.give_up()
+            with suppress(VxError):
+                salvage.keep(file.target, self._link)
+
+    def _keep(self) -> int:
+        """Have the files that are finished in the folder, and tell of everything; returns how many there are."""
         self._telling.send(self._link)
-        for file in self._flat:
-            size, part = file.target.complete(), file.target.part
+        kept = 0
+        while self._flat:
+            file = self._flat.pop(0)
+            part = file.target.part
+            try:
+                size = file.target.complete()
+            except VxError:
+                file.target.discard()
+                raise
             self._teller.now(Progress(last_frame_us=file.last_us, source=self._number))
             self._link.send(
                 FileDone(
@@ -165,15 +180,19 @@ class _Copy:
                     last_us=file.last_us,
                 )
             )
+            kept += 1
+        return kept
 
     def _discard(self) -> bool:
         """Whether there was anything."""
-        files = [*self._flat, *([] if self._file is None else [self._file])]
-        for file in files:
-            file.give_up()
-            file.target.discard()
+        targets = [file.target for file in self._flat]
+        if self._file is not None:
+            self._file.give_up()
+            targets.append(self._file.target)
+        for target in targets:
+            target.discard()
         self._flat, self._file = [], None
-        return bool(files)
+        return bool(targets)
 
     # ---- in the thread that copies
 
@@ -205,7 +224,7 @@ class _Copy:
         target = self._open_target(builder.first_us)
         try:
             return _File(target, builder, said, self._turn)
-        except VxError:
+        except (VxError, DoubtError):
             target.discard()
             raise
 
@@ -220,10 +239,17 @@ class _Copy:
         if file is None:
             return
         if file.finish():
-            self._flat.append(file)
+            self._flat.append(_Flat(file.target, file.last_us))
         else:
             file.target.discard()
         self._file = None
+
+
+class _Flat(NamedTuple):
+    """A file that is finished, and has yet to get its name."""
+
+    target: Target
+    last_us: int
 
 
 class _File:
@@ -239,10 +265,16 @@ class _File:
         self._fragments = Fragments(builder, said)
         self._syncing = results.Syncing(Path(target.path), results.SYNC_BYTES, 0, most=_UNSYNCED)
         self._block = memoryview(bytearray(_BLOCK))
-        with self._refusing():
-            self._fd = os.open(target.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            self.size = self._put(self._fragments.opening, 0)
-            """Bytes of what is whole of it."""
+        self._fd = -1
+        self.size = 0
+        """Bytes of what is whole of it."""
+        try:
+            with self._refusing():
+                self._fd = os.open(target.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                self.size = self._put(self._fragments.opening, 0)
+        except VxError:
+            self.give_up()
+            raise
 
     def write(self, go_on: Callable[[_File], bool]) -> None:
         """Copy the stretch that came last, a fragment at a time, for as long as that is wanted.
@@ -258,8 +290,6 @@ class _File:
                 self._write(item, recording)
                 if not go_on(self):
                     return
-            if recording is not None:
-                recording.check()
 
     def _write(self, item: Item, recording: _Recording | None) -> None:
         head, texts = self._fragments.build(item)
@@ -276,6 +306,8 @@ class _File:
                     block = self._block[: min(_BLOCK, run.end - offset)]
                     recording.read(block, offset)
                     at = self._put(block, at)
+            if recording is not None:
+                recording.check()
             self.size = self._put(texts, at)
             self.last_us = self._fragments.commit(item, begin)
             self._syncing.go_on()
@@ -335,13 +367,21 @@ class _Recording:
         self._fd = -1
 
     def __enter__(self) -> _Recording:
-        with self._asking():
-            self._fd = os.open(self._origin.path, os.O_RDONLY | os.O_CLOEXEC)
-        self.check()
+        try:
+            with self._asking():
+                self._fd = os.open(self._origin.path, os.O_RDONLY | os.O_CLOEXEC)
+            self.check()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
 
     def read(self, block: memoryview, offset: int) -> None:
         """Fill the block with what is there."""

@@ -30,8 +30,6 @@ _INTERLEAVED = 512 << 10
 """Bytes of one camera, after which those of another one follow."""
 _NEAR = 64
 """Samples from each other within which one that is decoded later may be shown earlier."""
-_MOST_TICKS = 1 << 31
-"""Of one sample; beyond that libav reads a negative number."""
 
 
 class Piece(NamedTuple):
@@ -60,8 +58,10 @@ Tags = Callable[[int], Mapping[str, str]]
 class Line:
     """A track under construction. Its times are ticks of the file's clock."""
 
-    def __init__(self, handler: bytes, name: str, form: Form) -> None:
+    def __init__(self, handler: bytes, name: str, form: Form, lead: int = 0) -> None:
+        """`lead`: of its first stretch."""
         self.form = form
+        self.lead = lead
         self.base = form.base
         self.samples = Samples()
         self.last_shown = 0
@@ -140,7 +140,7 @@ class Line:
             deltas = []
             extend(deltas, [(1, first + delay), (samples.deltas[0][0] - 1, first), *samples.deltas[1:]])
             start = delay = 0
-        if any(delta >= _MOST_TICKS for _, delta in deltas):
+        if any(delta >= plan.LONGEST_STEP for _, delta in deltas):
             raise DoubtError("a gap is too long for one sample")
         return TrackTables(
             handler=self._handler,
@@ -255,7 +255,7 @@ class FileBuilder:
             if stretch is None:
                 self._sources.append(None)
                 continue
-            video = Line(b"vide", name, stretch.video)
+            video = Line(b"vide", name, stretch.video, stretch.lead)
             audio = None if stretch.audio is None else Line(b"soun", name, stretch.audio)
             self._sources.append(_Source(video, audio))
         self._most = most or (_INTERLEAVED if len(self._present) > 1 else 0)
@@ -302,6 +302,10 @@ class FileBuilder:
         if stretch.audio is None:
             return True
         return source.audio is not None and stretch.audio == source.audio.form
+
+    def bridges(self, gap_us: int) -> bool:
+        """Whether it can go on after such a gap."""
+        return plan.is_one_step(gap_us, [line.base for line in self.lines])
 
     def close_gap(self, gap_us: int) -> None:
         """Nothing was recorded for so long; what comes next follows at once."""
@@ -354,7 +358,7 @@ class FileBuilder:
         if not takes:
             return []
         origin = takes[0][1].origin
-        columns = [(line, take.samples.chunks) for line, take in takes]
+        columns = [(line, self._chunks(take.samples)) for line, take in takes]
         leads = {take.samples.chunks.offsets[0]: (line, take.made) for line, take in takes if take.made}
         if not leads and not self._most:
             return [Item(origin, _runs(recording, [chunks for _, chunks in columns]), columns)]
@@ -376,6 +380,9 @@ class FileBuilder:
                 chunks.sort(key=lambda item: item[0] is not leading)
             items.append(Item(origin, runs, chunks, lead))
         return items
+
+    def _chunks(self, samples: Samples) -> Chunks:
+        return samples.divided(self._most) if self._most else samples.chunks
 
     def begin_cues(self) -> CueTrack | None:
         """Its subtitle track, with nothing in it; None: it has none."""
@@ -466,7 +473,7 @@ def _fitting(samples: Samples, line: Line, offset: int) -> Samples | None:
     By the rule of `plan.audio_pts`. What follows the first sample that is moved a little is moved along.
     """
     start = samples.start + offset
-    lasts = samples.deltas[0][1]
+    lasts = min(samples.lasting(0, 2))  # ffmpeg's segmenter leaves a hole behind the first one
     if not len(line.samples):
         # what begins before the file does is left out
         first = samples.find(-(lasts // 8) - offset)

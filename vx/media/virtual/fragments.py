@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from array import array
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -35,7 +37,7 @@ class Fragments:
         self._builder = builder
         self._said = said
         self._count = 0
-        tables = [line.tables() for line in builder.lines]
+        tables = [dataclasses.replace(line.tables(), lead=line.lead) for line in builder.lines]
         self._tracks = {
             line: _Track(i + 1, line, lead_of(track))
             for i, (line, track) in enumerate(zip(builder.lines, tables, strict=True))
@@ -122,9 +124,9 @@ class _Track:
         self._decoded += self.line.last - (self._decoded[-1] if count else 0)
         self._are_keys: npt.NDArray[np.bool_] | None = None
         if self.line.is_picture:
-            keys = np.asarray(samples.keys, np.int64) - self.written
+            keys = samples.keys[bisect_left(samples.keys, self.written) :]
             self._are_keys = np.zeros(count, np.bool_)
-            self._are_keys[keys[keys >= 0]] = True
+            self._are_keys[np.asarray(keys, np.int64) - self.written] = True
 
     @property
     def shown_us(self) -> int:

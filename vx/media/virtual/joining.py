@@ -112,7 +112,9 @@ class Joiner:
                 self._telling.warn(self._number, labels.other_form(stretch.name))
             return True
         gap_us = begins_us(stretch) - file.end_us
-        return self._job.gaps == "split" and gap_us > self._job.gap_us
+        if gap_us > self._job.gap_us and self._job.gaps != "keep":
+            return self._job.gaps == "split"
+        return not file.bridges(gap_us)
 
 
 def caption(job: ClipJob, sources: Sequence[Source]) -> Caption | None:

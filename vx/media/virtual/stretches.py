@@ -97,6 +97,8 @@ class Stretch:
     pictures: list[Take] = field(default_factory=list)
     sound: Take | None = None
     recording: Recording | None = None
+    lead: int = 0
+    """Ticks that pictures of the recording are decoded later than the first one of all, against when they are shown."""
 
 
 Load = Callable[[str, Sequence[str]], Tables]
@@ -134,6 +136,8 @@ class SourceReader:
         """The form of what the range has shown so far."""
         self._behind_encoded = False
         """It was encoded up to its recording's end: the next picture must not refer to it."""
+        self._encoded_last: Form | None = None
+        """The form of the last picture, if that was encoded: the next copied one brings its parameter sets along."""
 
     def read(self) -> Iterator[Stretch]:
         """All stretches, in their order. DoubtError where anything is in doubt."""
@@ -224,19 +228,22 @@ class SourceReader:
             video=form,
             audio=None if audio is None else _form(audio),
             recording=tables.recording,
+            lead=max(0, first_shown - samples.start - min(shift for _, shift in samples.shifts)),
         )
         follows = placement.join is Join.CONTIGUOUS and self._shown_last == form
         fresh, self._behind_encoded = follows and self._behind_encoded, False
+        sets = self._encoded_last == form
         begin = base.first_tick_at(self._start_us - placement.origin_us)
         cutter = _Cutter(tables.origin, video, self._video, span, begin)
         if begin <= 0 and span.last_shown < end:
             first = 0
             self._check_begin(cutter, 0, follows=follows, fresh=fresh)
-            stretch.pictures = [cutter.copied(0, len(samples), sets=fresh)]
+            stretch.pictures = [cutter.copied(0, len(samples), sets=sets)]
         else:
-            first = self._cut(cutter, stretch, max(start, 0), end, follows=follows, fresh=fresh)
+            first = self._cut(cutter, stretch, max(start, 0), end, follows=follows, fresh=fresh, sets=sets)
         if not stretch.pictures:
             return None
+        self._encoded_last = form if stretch.pictures[-1].origin is None else None
         self._shown_last = form
         if audio is not None and len(audio.samples):
             key_us = None if start <= 0 else base.us(cutter.shown[first])
@@ -252,13 +259,16 @@ class SourceReader:
         if fresh:
             cutter.check_fresh(first)
 
-    def _cut(self, cutter: _Cutter, stretch: Stretch, start: int, end: int, *, follows: bool, fresh: bool) -> int:
+    def _cut(
+        self, cutter: _Cutter, stretch: Stretch, start: int, end: int, *, follows: bool, fresh: bool, sets: bool
+    ) -> int:
         """The pictures of a recording in which the range begins or ends; returns the sample they begin with.
 
-        `start` and `end` in ticks from its origin; what is before `end` is shown.
+        `start` and `end` in ticks from its origin; what is before `end` is shown. `sets`: what is copied first brings
+        its parameter sets along.
         """
         keys, shown = cutter.samples.keys, cutter.shown
-        first, sets = 0, fresh
+        first = 0
         begin = cutter.begin
         if start > 0 or begin > 0:
             before = [key for key in keys if shown[key] <= start]
