@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vx.media.packets import plan
-from vx.media.packets.plan import Budget, EndCut, GroupStart, Join, Overhead, Placement, Stamps, TimeBase, TrackClock
+from vx.media.packets.plan import (
+    Budget,
+    EndCut,
+    GroupStart,
+    Join,
+    Overhead,
+    Placement,
+    SetBack,
+    Stamps,
+    TimeBase,
+    TrackClock,
+)
 
 BASES = st.sampled_from(
     [TimeBase(1, 90_000), TimeBase(1, 1000), TimeBase(1, 12_800), TimeBase(1001, 30_000), TimeBase(1, 48_000)]
@@ -149,6 +160,23 @@ def test_sound_that_was_heard_is_left_out() -> None:
     assert plan.audio_pts(95, 20, 100) == 100
     assert plan.audio_pts(90, 20, 100) is None
     assert plan.audio_pts(-1024, 1024, 0) is None
+
+
+def test_sound_waits_for_the_picture_whose_clock_is_set_back_too() -> None:
+    clock = SetBack(TimeBase(1, 1000), TimeBase(1, 8000))
+    assert clock.hear(8000 * 10)
+    assert not clock.hear(8000 * 3)
+    assert clock.see(3000, 7000, 10_000)
+    assert (clock.picture_shift, clock.sound_shift) == (7000, 8000 * 7)
+    assert clock.hear(8000 * 3 + 160)
+
+
+def test_sound_whose_clock_alone_is_wrong_goes_on_where_it_was() -> None:
+    """A packet from 5 s ahead, and then the sound goes on as before: what is as late as that can be placed again."""
+    clock = SetBack(TimeBase(1, 1000), TimeBase(1, 8000))
+    heard = [s for s in (1, 2, 7, 3, 4, 5, 6, 7, 8, 9) if clock.hear(8000 * s)]
+    assert heard == [1, 2, 7, 8, 9]
+    assert clock.sound_shift == 0
 
 
 def test_the_first_shown_frame_may_not_be_the_first_stored_one() -> None:

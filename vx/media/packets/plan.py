@@ -213,8 +213,8 @@ class SetBack:
         self._last_heard = -(1 << 62)
         self._due = 0
         """What is to be added to the sound's shift once its times jump, too."""
-        self._waits = False
-        """The sound's times have jumped, and the picture's haven't yet."""
+        self._waits_until: int | None = None
+        """The sound's times have jumped, and the picture's haven't yet: where the sound had come to."""
 
     def see(self, pts: int, back: int, shown_until: int) -> bool:
         """A picture's dts is `back` behind the one before it, which was shown until then; whether the clock was set
@@ -226,7 +226,7 @@ class SetBack:
         self.picture_shift += further
         self.by_us += self._picture.us(back)
         self._due += self._picture.rescale(further, self._sound)
-        if self._waits:
+        if self._waits_until is not None:
             self._move_sound()
         return True
 
@@ -235,14 +235,16 @@ class SetBack:
         if pts < self._last_heard - self._far_sound:
             if self._due:
                 self._move_sound()
-            else:
-                self._waits = True
+            elif self._waits_until is None:
+                self._waits_until = self._last_heard
+        if self._waits_until is not None and pts > self._waits_until:
+            self._waits_until = None  # the picture's clock wasn't set back
         self._last_heard = pts
-        return not self._waits
+        return self._waits_until is None
 
     def _move_sound(self) -> None:
         self.sound_shift += self._due
-        self._due, self._waits = 0, False
+        self._due, self._waits_until = 0, None
 
 
 class EndCut:
