@@ -45,10 +45,12 @@ def us(*ranges: tuple[float, float]) -> list[tuple[int, int]]:
     return [(T0 + round(begin * SECOND), T0 + round(end * SECOND)) for begin, end in ranges]
 
 
-def record(folder: Path, form: Form, *ranges: tuple[float, float], kind: str = "mp4", ahead_us: int = 0) -> Path:
+def record(
+    folder: Path, form: Form, *ranges: tuple[float, float], kind: str = "mp4", ahead_us: int = 0, frames: int = 500
+) -> Path:
     """A camera's recordings of these seconds from T0 on; frame n is at n / 25."""
     pattern = folder / f"{STEM}.{kind}"
-    cut(numbered(form, 500), str(pattern), T0 - ahead_us, pieces(*ranges), kind=kind)
+    cut(numbered(form, frames), str(pattern), T0 - ahead_us, pieces(*ranges), kind=kind)
     return pattern
 
 
@@ -143,6 +145,18 @@ def test_the_last_picture_is_kept_where_another_camera_goes_on(tmp_path: Path, t
     other = record(tmp_path / "other", Form(gop=45), (0, 4))
     made = clip(tmp_path / "out", (source(one), source(other, "Yard")), 0, 3, target)
     assert tracks(made.file, 2) == [list(range(50)), list(range(75))]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_the_first_picture_after_a_long_gap_while_a_camera_without_key_frames_goes_on(
+    tmp_path: Path, container: Target
+) -> None:
+    one = record(tmp_path / "one", FORM, (0, 4), (16, 20), (20, 24), kind="mkv", frames=600)
+    other = record(tmp_path / "other", Form(gop=600, audio=True), (0, 24), kind="mkv", frames=600)
+    made = clip(tmp_path / "out", (source(one), source(other, "Yard")), 3.6, 24, container, subtitles=True)
+    shown = [*range(90, 100), *range(400, 600)]
+    assert tracks(made.file, 2) == [shown, list(range(90, 600))]
+    assert times(judge(made.file), 0) == pytest.approx([(n - 90) / 25 for n in shown], abs=0.0011)
 
 
 @pytest.mark.parametrize("container", CONTAINERS)

@@ -214,14 +214,11 @@ class SourceTracks:
             duration = clock.ticks(duration)
         if pts >= self._picture_due:
             self._picture_due = self._show_text(clock.track, pts)
-        if pts + duration >= self._shown_until:
-            self._shown_until = pts + duration
-            self._result.write(self._video_track, packet, pts, dts, None if clock.same else duration)
-        else:
-            # libavformat's MP4 writer may forget, at the end of a fragment, up to when the last picture is shown
-            self._result.write(self._video_track, packet, pts, dts, self._shown_until - pts)
+        self._result.write(self._video_track, packet, pts, dts, None if clock.same else duration)
         if pts > self._last_shown:
             self._last_shown = pts
+        if pts + duration > self._shown_until:
+            self._shown_until = pts + duration
 
     def _is_before_file(self, packet: TimedPacket) -> bool:
         """A live camera's packets may come late, when the file has begun with later ones of another."""

@@ -91,6 +91,39 @@ _failed: list[av.container.OutputContainer] = []
 ends with os._exit."""
 
 
+class _Held:
+    """The last picture of a track of MP4, which is written once it is known how long it lasts.
+
+    Where a fragment ends libavformat takes from a packet's duration when the next one is to be decoded, and puts it
+    there, whatever its own time is. And it forgets up to when pictures are shown that were written before.
+    """
+
+    def __init__(self) -> None:
+        self._packet: Any = None
+        self._times = (0, 0, 0)
+        """Its pts, dts and duration: whoever else has the packet may change them."""
+        self._shown_until = 0
+
+    def instead_of(self, packet: Any) -> Any:
+        """The one that is to be written as this one comes; None: there is none."""
+        pts, dts, duration = packet.pts, packet.dts, packet.duration
+        held = self._timed(dts - self._times[1])
+        self._packet, self._times = packet, (pts, dts, duration)
+        self._shown_until = max(self._shown_until, pts + duration)
+        return held
+
+    def last(self) -> Any:
+        """The one behind which there is no other; None: there is none."""
+        return self._timed(self._shown_until - self._times[0])
+
+    def _timed(self, lasts: int) -> Any:
+        """The picture, which lasts so long at least."""
+        if self._packet is not None:
+            self._packet.pts, self._packet.dts, duration = self._times
+            self._packet.duration = max(duration, lasts)
+        return self._packet
+
+
 def supports(container: Container, track: Track) -> bool:
     """Whether the container can hold the track as it is."""
     with av.open("/dev/null", "w", format=_FORMATS[container]) as probe:
@@ -152,6 +185,9 @@ class ResultFile:
             if isinstance(told, RefusedError):
                 target.discard()
             raise told from error
+        holding = container == "mp4" and not live
+        self._held = {i: _Held() for i, stream in enumerate(self._streams) if holding and stream.type == "video"}
+        """Of each track of pictures."""
         self.bases = [time_base(stream) for stream in self._streams]
         """Each track's ticks."""
         self._fractions = [base.seconds for base in self.bases]
@@ -179,6 +215,10 @@ class ResultFile:
             packet.duration = duration
             packet.time_base = self._fractions[track]
         packet.stream = self._streams[track]
+        if track in self._held:
+            packet = self._held[track].instead_of(packet)
+            if packet is None:
+                return
         try:  # not by way of `_mux`: it is done for every packet
             self._output.mux_one(packet)
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -219,6 +259,9 @@ class ResultFile:
     def close(self) -> int:
         """Finalise it under its final name; returns its size. VxError where the disk refuses."""
         try:
+            for held in self._held.values():
+                if (last := held.last()) is not None:
+                    self._output.mux_one(last)
             self._output.close()
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._fail(error) from error
