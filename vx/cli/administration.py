@@ -109,7 +109,7 @@ def init(folder: Path, names: tuple[str, ...], user: str, renew: bool) -> None:
     try:
         from vx.cli import pki
     except ModuleNotFoundError:
-        raise click.UsageError("this needs a library more: pip install 'vx[init]'") from None
+        raise click.UsageError("this needs cryptography: pip install '.[init]' in the folder of vx's source") from None
     from vx.cli.firstconfig import FirstConfig
     from vx.errors import VxError
 
