@@ -543,3 +543,23 @@ def test_real_footage_with_sound(tmp_path: Path, kind: str, target: Target) -> N
     assert judged.sound[0] == pytest.approx(0, abs=0.022)
     assert judged.sound[-1] == pytest.approx(4, abs=0.03)
     assert {stream["codec_name"] for stream in judged.streams} == {"h264", "aac"}
+
+
+@pytest.mark.parametrize(("late", "has_sound"), [(3, True), (8, False)])
+def test_sound_that_begins_late_in_a_transport_stream(tmp_path: Path, late: int, has_sound: bool) -> None:
+    """Only its packets tell what it is: where libav found none, it is said that the sound is left out."""
+    (footage,) = cut(numbered(FORM, 250), str(tmp_path / "footage" / f"{STEM}.mp4"), T0, pieces((0, 10)))
+    path = segment_path(str(tmp_path / "rec" / f"{STEM}.ts"), T0)
+    path.parent.mkdir()
+    sources = ["-i", str(footage), "-itsoffset", str(late), "-i", str(footage), "-t", "10"]
+    command = ["ffmpeg", "-v", "error", *sources, "-map", "0:v", "-map", "1:a", "-c", "copy", str(path)]
+    subprocess.run(command, check=True)
+    made = clip(path.parent / f"{STEM}.ts", tmp_path / "out", 0, 10)
+    assert numbers(made.file) == list(range(250))
+    judged = judge(made.file)
+    assert ("its sound can't be understood; it is left out" in made.link.notes) != has_sound
+    if has_sound:
+        assert judged.sound[0] == pytest.approx(late, abs=0.03)
+        assert judged.sound[-1] == pytest.approx(10, abs=0.05)
+    else:
+        assert not judged.sound

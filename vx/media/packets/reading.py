@@ -20,7 +20,6 @@ from typing import Any
 
 import av
 import av.container
-from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
@@ -30,9 +29,9 @@ from vx.media.packets import plan
 from vx.media.packets.messages import Begin, Message, Packets, TimedPacket, Track, detached
 from vx.media.packets.plan import Join, Placement, SetBack, TimeBase
 from vx.media.packets.recording import (
-    adts_config,
     complete_stamps,
     demux,
+    find_config,
     frame_rate,
     frame_ticks,
     open_recording,
@@ -43,6 +42,7 @@ from vx.media.packets.recording import (
     time_base,
     track_key,
     translate,
+    unwrapper,
     video_stream,
 )
 
@@ -189,19 +189,20 @@ class Reader:
     def _open_cut(self, container: av.container.InputContainer, segment: Segment) -> _Cut:
         video = video_stream(container, self._video)
         sound = () if self._audio is None else sound_stream(container, self._audio)
-        config = adts_config(segment.path, sound[0]) if sound else None
-        if config == b"":
-            self._note(f"{segment.path}: its sound can't be understood; it is left out")
-            sound, config = (), None
-        unwrap = None if config is None else BitStreamFilterContext("aac_adtstoasc", sound[0])
-        packets = demux(container, video, *sound, unwrap=unwrap)
+        wrapped = unwrapper(sound[0]) if sound else None
+        packets = demux(container, video, *sound, unwrapper=wrapped)
         head = read_head(packets, video)
+        config = None if wrapped is None else find_config(wrapped, head.packets, packets)
+        has_sound = self._audio is not None and self._audio < len(container.streams.audio)
+        if has_sound and (not sound or config == b""):
+            self._note(f"{segment.path}: its sound can't be understood; it is left out")
+            sound = ()
         placement = self._place(segment)
         self._previous = (segment.path, placement.origin_us)
         origin = head.first_shown
         start = time_base(video).last_tick_at(self._start_us - placement.origin_us)
         if start > 0:
-            head, packets = seek_before(container, video, origin, origin + start, *sound, unwrap=unwrap)
+            head, packets = seek_before(container, video, origin, origin + start, *sound, unwrapper=wrapped)
         begin = Begin(
             name=segment.path,
             placement=placement,

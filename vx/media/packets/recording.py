@@ -22,6 +22,7 @@ from vx.media.packets import nal, plan
 from vx.media.packets.plan import TimeBase
 
 _HEAD_PACKETS = 64
+_CONFIG_PACKETS = 1000
 _FASTEST_RATE = 240
 
 
@@ -105,12 +106,38 @@ def frame_ticks(stream: VideoStream) -> int:
     return max(1, base.ticks(plan.DEFAULT_FRAME_US))
 
 
+class Unwrapper:
+    """Takes AAC out of the headers that each of its packets has in MPEG-TS (ADTS)."""
+
+    def __init__(self, sound: AudioStream) -> None:
+        self._sound = sound
+        self._filter = BitStreamFilterContext("aac_adtstoasc", sound)
+        self.config = b""
+        """The decoder configuration, which MP4 and Matroska want instead, once; known with the first packet."""
+
+    def unwrap(self, packet: Packet[Any]) -> list[Packet[Any]]:
+        """What is in it."""
+        made = self._filter.filter(packet)
+        if self.config:  # libav says it once, and PyAV takes long to look
+            return made
+        for unwrapped in made:
+            if unwrapped.has_sidedata("new_extradata"):
+                self.config = bytes(unwrapped.get_sidedata("new_extradata"))
+        return [without_configuration(unwrapped, self._sound) for unwrapped in made]
+
+
+def unwrapper(sound: AudioStream) -> Unwrapper | None:
+    """For sound that needs it; else None."""
+    context = sound.codec_context
+    return Unwrapper(sound) if context.codec.canonical_name == "aac" and not context.extradata else None
+
+
 def demux(
-    container: av.container.InputContainer, *streams: Stream, unwrap: BitStreamFilterContext | None = None
+    container: av.container.InputContainer, *streams: Stream, unwrapper: Unwrapper | None = None
 ) -> Iterator[Packet[Any]]:
     """The packets of the streams, without the empty ones at the end, up to the first that is cut short.
 
-    `unwrap` is applied to those of all streams but the first.
+    `unwrapper` is applied to those of all streams but the first.
     """
     # in a transport stream the flag says no more than "a packet is missing"
     may_be_cut_short = "mpegts" not in container.format.name
@@ -120,9 +147,8 @@ def demux(
             continue
         if may_be_cut_short and packet.is_corrupt:
             raise BrokenError("it is truncated")
-        if unwrap is not None and packet.stream_index != video_index:
-            for unwrapped in unwrap.filter(packet):
-                yield without_configuration(unwrapped, container.streams[unwrapped.stream_index])
+        if unwrapper is not None and packet.stream_index != video_index:
+            yield from unwrapper.unwrap(packet)
         else:
             yield packet
 
@@ -198,7 +224,7 @@ def seek_before(
     first_shown: int,
     target: int,
     *sound: Stream,
-    unwrap: BitStreamFilterContext | None = None,
+    unwrapper: Unwrapper | None = None,
 ) -> tuple[Head, Iterator[Packet[Any]]]:
     """Go to a key frame shown at or before `target` (ticks of the video); not always the last one before it.
 
@@ -211,7 +237,7 @@ def seek_before(
     while True:
         where = max(where, begin)
         container.seek(where, stream=video, backward=True)
-        packets = demux(container, video, *sound, unwrap=unwrap)
+        packets = demux(container, video, *sound, unwrapper=unwrapper)
         try:
             head = read_head(packets, video)
         except BrokenError:
@@ -246,19 +272,13 @@ def sound_stream(container: av.container.InputContainer, number: int) -> tuple[A
     return tuple(itertools.islice(usable, number, number + 1))
 
 
-def adts_config(path: str, sound: AudioStream) -> bytes | None:
-    """The decoder configuration of AAC whose packets carry it in a header of their own, as in MPEG-TS; else None.
+def find_config(unwrapper: Unwrapper, head: list[Packet[Any]], packets: Iterator[Packet[Any]]) -> bytes:
+    """The sound's decoder configuration, by the next packets, which go behind the `head`; empty where none tells.
 
-    MP4 and Matroska want it once, before the first packet, so the file is opened a second time to have a look at one.
-    Empty where no packet of it makes sense.
+    libav has looked at as many to find out that there is sound.
     """
-    if sound.codec_context.codec.canonical_name != "aac" or sound.codec_context.extradata:
-        return None
-    with open_recording(path) as container:
-        stream = container.streams[sound.index]
-        unwrap = BitStreamFilterContext("aac_adtstoasc", stream)
-        for packet in container.demux(stream):
-            for unwrapped in unwrap.filter(packet) if packet.size else ():
-                if unwrapped.has_sidedata("new_extradata"):
-                    return bytes(unwrapped.get_sidedata("new_extradata"))
-    return b""
+    for packet in itertools.islice(packets, 0 if unwrapper.config else _CONFIG_PACKETS):
+        head.append(packet)
+        if unwrapper.config:
+            break
+    return unwrapper.config
