@@ -9,6 +9,7 @@ another order than shown have signed shifts instead (ctts version 1), so that th
 
 from __future__ import annotations
 
+import itertools
 import struct
 from array import array
 from collections.abc import Mapping, Sequence
@@ -113,7 +114,8 @@ class Movie:
 
     def finish(self, base: int) -> bytes:
         """The box, given the position from which on the chunks' offsets count."""
-        return make(b"moov", self._first, *(part.finish(base) for part in self._parts), self._last)
+        pieces = [piece for part in self._parts for piece in part.finish(base)]
+        return b"".join((_head(b"moov", self.size), self._first, *pieces, self._last))
 
 
 class _Track:
@@ -151,19 +153,26 @@ class _Track:
         self._tables = b"".join(_tables(track))
         self._width = width
         offsets = 16 + width * len(track.chunk_offsets)
-        stbl = 8 + len(self._tables) + offsets
-        self._minf = 8 + len(_MEDIA_HEADERS[track.handler]) + len(_DATA_HERE) + stbl
-        mdia = 8 + len(self._media) + self._minf
-        self.size = 8 + len(self._tkhd) + len(self._edts) + mdia
+        self._stbl = 8 + len(self._tables) + offsets
+        self._minf = 8 + len(_MEDIA_HEADERS[track.handler]) + len(_DATA_HERE) + self._stbl
+        self._mdia = 8 + len(self._media) + self._minf
+        self.size = 8 + len(self._tkhd) + len(self._edts) + self._mdia
 
-    def finish(self, base: int) -> bytes:
-        """The box, given where the samples begin."""
+    def finish(self, base: int) -> list[bytes]:
+        """The pieces of the box, given where the samples begin: of a day it has 50 MB, which are copied once."""
         offsets = np.asarray(shifted(self._track.chunk_offsets, base))
         kind, form = (b"co64", ">u8") if self._width == 8 else (b"stco", ">u4")
         chunks = make_full(kind, 0, 0, struct.pack(">I", len(offsets)), offsets.astype(form).tobytes())
-        stbl = make(b"stbl", self._tables, chunks)
-        minf = make(b"minf", _MEDIA_HEADERS[self._track.handler], _DATA_HERE, stbl)
-        return make(b"trak", self._tkhd, self._edts, make(b"mdia", self._media, minf))
+        return [
+            *(_head(b"trak", self.size), self._tkhd, self._edts),
+            *(_head(b"mdia", self._mdia), self._media),
+            *(_head(b"minf", self._minf), _MEDIA_HEADERS[self._track.handler], _DATA_HERE),
+            *(_head(b"stbl", self._stbl), self._tables, chunks),
+        ]
+
+
+def _head(kind: bytes, size: int) -> bytes:
+    return struct.pack(">I4s", size, kind)
 
 
 _GROUPS = {b"vide": 0, b"soun": 1, b"sbtl": 2}
@@ -185,17 +194,15 @@ def _tables(track: TrackTables) -> list[bytes]:
     tables.append(make_full(b"stsz", 0, 0, struct.pack(">II", 0, count), to_big_endian(track.sizes)))
     counts = np.asarray(track.chunk_counts)
     changes = np.concatenate(([0], np.flatnonzero(counts[1:] != counts[:-1]) + 1))[: len(counts)]
-    entries = np.column_stack((changes + 1, counts[changes], np.ones_like(changes))).astype(">u4")
+    entries = np.ones((len(changes), 3), ">u4")
+    entries[:, 0], entries[:, 1] = changes + 1, counts[changes]
     tables.append(make_full(b"stsc", 0, 0, struct.pack(">I", len(entries)), entries.tobytes()))
     return tables
 
 
 def _pairs(runs: Runs, kind: str) -> bytes:
     """Counts and values, which have 32 bits each. OverflowError where one has more."""
-    numbers = array(kind, bytes(8 * len(runs)))
-    numbers[::2] = array(kind, [count for count, _ in runs])
-    numbers[1::2] = array(kind, [value for _, value in runs])
-    return to_big_endian(numbers)
+    return to_big_endian(array(kind, itertools.chain.from_iterable(runs)))
 
 
 def _to_movie(ticks: int, timescale: int) -> int:

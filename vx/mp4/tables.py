@@ -78,11 +78,12 @@ def shifted(offsets: array[int], by: int) -> array[int]:
 
 def extend(runs: Runs, more: Iterable[Run]) -> None:
     """Append runs; what is equal becomes one."""
-    for count, value in more:
+    for run in more:
+        count, value = run
         if runs and runs[-1][1] == value:
             runs[-1] = (runs[-1][0] + count, value)
         elif count:
-            runs.append((count, value))
+            runs.append(run)
 
 
 def cut(runs: Sequence[Run], begin: int, end: int) -> Runs:

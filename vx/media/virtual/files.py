@@ -24,7 +24,7 @@ from vx.media.virtual.stretches import DoubtError, Form, Origin, Stretch, Take
 from vx.mp4.boxes import Span
 from vx.mp4.build import TrackTables, build_header
 from vx.mp4.recording import Positions, Recording, between, extents, filled
-from vx.mp4.tables import Chunks, Samples, compress, cut, extend, replace_last
+from vx.mp4.tables import Chunks, Run, Samples, compress, cut, extend, replace_last
 
 _INTERLEAVED = 512 << 10
 """Bytes of one camera, after which those of another one follow."""
@@ -74,6 +74,8 @@ class Line:
         self.last = 0
         """When its last sample is decoded."""
         self._first_shown = 0
+        self._known: dict[Run, Run] = {}
+        """The runs that came so far: of a day there are millions, but few different ones."""
 
     def append(self, more: Samples, start: int) -> None:
         """The next samples, the first of which is decoded at `start`, or as soon as that can be."""
@@ -89,8 +91,8 @@ class Line:
         known = len(samples)
         samples.keys.extend(known + key for key in more.keys) if known else samples.keys.extend(more.keys)
         samples.sizes.extend(more.sizes)
-        extend(samples.deltas, more.deltas)
-        extend(samples.shifts, more.shifts)
+        extend(samples.deltas, map(self._known.setdefault, more.deltas, more.deltas))
+        extend(samples.shifts, map(self._known.setdefault, more.shifts, more.shifts))
         self.last = more.last
         self.last_shown = max(self.last_shown, more.last_shown())
         self.shown_until = max(self.shown_until, more.shown_until())
@@ -140,6 +142,7 @@ class Line:
             deltas = []
             extend(deltas, [(1, first + delay), (samples.deltas[0][0] - 1, first), *samples.deltas[1:]])
             start = delay = 0
+        moved = {run: (run[0], run[1] + start - delay) for run in set(samples.shifts)}
         if any(delta >= plan.LONGEST_STEP for _, delta in deltas):
             raise DoubtError("a gap is too long for one sample")
         return TrackTables(
@@ -152,7 +155,7 @@ class Line:
             delay=delay,
             sizes=samples.sizes,
             deltas=deltas,
-            shifts=[(count, shift + start - delay) for count, shift in samples.shifts],
+            shifts=[moved[run] for run in samples.shifts],
             keys=samples.keys if self.is_picture else None,
             chunk_counts=self.counts,
             chunk_offsets=self.offsets,
