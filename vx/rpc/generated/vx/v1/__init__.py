@@ -153,8 +153,8 @@ class EstimateResponse(betterproto.Message):
     sources: List["SourceEstimate"] = betterproto.message_field(1)
     expected_bytes: int = betterproto.uint64_field(2)
     """
-    What the files will take, about. The clip's first seconds are tried, a short clip whole; the rest takes what its
-    recordings do where the picture is copied, else as much as the first seconds did, taken as often as it is recorded.
+    What the files will take, about. The clip's first seconds are tried, a short clip whole. The rest is reckoned from the
+    size of its recordings where the picture is copied, else from what a second of the trial took.
     """
 
     is_rough: bool = betterproto.bool_field(3)
