@@ -160,14 +160,18 @@ def test_the_first_picture_after_a_long_gap_while_a_camera_without_key_frames_go
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_a_file_has_no_track_for_what_does_not_fit_into_it(tmp_path: Path, container: Target) -> None:
+@pytest.mark.parametrize(("cameras", "max_file_size"), [(2, 18_000), (3, 30_000)])
+def test_a_file_has_no_track_for_what_does_not_fit_into_it(
+    tmp_path: Path, cameras: int, max_file_size: int, container: Target
+) -> None:
     one = record(tmp_path / "one", Form(), (0, 4))
     other = record(tmp_path / "other", OTHER, (0, 3.2))
-    made = clip(tmp_path / "out", (source(one), source(other, "Yard")), 0, 4, container, max_file_size=18_000)
+    sources = (source(one), source(other, "Yard"), source(one, "Gate"))[:cameras]
+    made = clip(tmp_path / "out", sources, 0, 4, container, max_file_size=max_file_size)
     assert made.ended.succeeded, made.ended.reason
     judged = [judge(path) for path in made.files]
     assert all(track for each in judged for track in each.tracks)
-    assert sum(len(each.frames) for each in judged) == 100 + 80
+    assert sum(len(track) for each in judged for track in each.tracks) == (180, 280)[cameras - 2]
 
 
 @pytest.mark.parametrize("target", MP4)

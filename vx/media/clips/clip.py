@@ -371,7 +371,7 @@ class Clip:
         budget = Budget(self._job.max_file_size, overhead)
         if chunk.load is not None and not chunk.load.fits(budget):
             raise self._too_small(first_us, budget.overhead.fixed + chunk.load.cost(budget))
-        fitting = [other for other in others if other == number or _fit(budget, chunk, heads[other])]
+        fitting = _fitting(budget, number, heads, others)
         if len(fitting) < len(others):
             return self._open(number, chunk, fitting)  # it would be a track without anything in it
         target = open_target(self._job, self._name, first_us)
@@ -444,8 +444,22 @@ class Clip:
         )
 
 
-def _fit(budget: Budget, chunk: Chunk, other: Chunk | None) -> bool:
-    """Whether a new file has room for both, as far as that is known."""
-    if chunk.load is None or other is None or other.load is None:
-        return True
-    return budget.fits(chunk.load.cost(budget) + other.load.cost(budget))
+def _fitting(budget: Budget, number: int, heads: Sequence[Chunk | None], others: Sequence[int]) -> list[int]:
+    """Of these sources, those whose first packets get into a file that begins with source `number`, as far as is known.
+
+    They are written as they are due; with the first that doesn't fit another file begins.
+    """
+
+    def when(other: int) -> tuple[bool, int, int]:
+        head = heads[other]
+        return other != number, 0 if head is None else head.begins_us, other
+
+    fitting, cost = [], 0
+    for other in sorted(others, key=when):
+        head = heads[other]
+        if head is not None and head.load is not None:
+            cost += head.load.cost(budget)
+            if other != number and not budget.fits(cost):
+                break
+        fitting.append(other)
+    return fitting
