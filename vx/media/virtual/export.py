@@ -140,7 +140,8 @@ class _Clip:
                 yield from self._finish(number, joiner, under_way, held)
                 held = []
             under_way = builder
-            held.append(stretch)
+            if self._job.max_file_size:  # else they are most of the memory that a long clip takes
+                held.append(stretch)
         if under_way is not None:
             yield from self._finish(number, joiner, under_way, held)
             if not self._link.stopping.is_set():
