@@ -119,9 +119,10 @@ def is_usable(recording: Recording) -> bool:
     Edit lists that hide something, tracks of other codecs: libav leaves out what is hidden, and vx has libav do it.
     """
     tracks = [track for track in recording.tracks if track.handler in _KINDS]
+    pictures = [track for track in tracks if track.handler == b"vide" and len(track.samples)]
     return (
-        any(track.handler == b"vide" and len(track.samples) for track in tracks)
-        and all(min(track.samples.shown()) >= track.origin for track in tracks if track.handler == b"vide")
+        bool(pictures)
+        and all(min(track.samples.shown()) >= track.origin for track in pictures)
         and all(track.description is not None and track.whole_until is None for track in tracks)
         and all(track.origin - track.samples.start <= track.timescale for track in tracks if track.handler == b"soun")
     )
