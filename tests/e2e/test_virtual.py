@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +15,10 @@ import pytest
 
 from tests.e2e.client import CAMERA, SECOND_CAMERA, Client, refused
 from tests.e2e.test_export import at, configuration, seconds
-from tests.material import T0, numbered, numbers, virtual_bytes
+from tests.material import SECOND, T0, numbered, numbers, virtual_bytes
 from tests.server_process import ServerProcess
 from tests.stubs import Stubs
-from tools.make_recordings import MEDIAMTX, Form, cut
+from tools.make_recordings import MEDIAMTX, Form, cut, segment_path
 from vx.session.folders import result_size
 
 FORM = Form(b_frames=2, audio=True)
@@ -150,6 +151,31 @@ def test_recordings_on_another_file_system_are_held_open(
     (tmp_path / "clip.mp4").write_bytes(client.download(session, name))
     assert (tmp_path / "clip.mp4").stat().st_size == size
     assert numbers(tmp_path / "clip.mp4") == list(range(13, 225))
+
+
+def test_more_than_can_be_held_open_are_copied_in_blocks(
+    elsewhere: Path, stubs: Stubs, start_server: Callable[[str], ServerProcess]
+) -> None:
+    """From an archive that is a link."""
+    first, *others = recordings(elsewhere)
+    for path in others:
+        path.unlink()
+    count = 129
+    for number in range(1, count):
+        shutil.copy2(first, segment_path(f"{first.parent}/{MEDIAMTX}", T0 + number * 2 * SECOND))
+    (elsewhere / "linked").mkdir()
+    (elsewhere / "linked" / "mtx").symlink_to(elsewhere / "mtx")
+    server = start_server(configuration(elsewhere / "linked"))
+    client = Client(stubs, server.address)
+    session = client.start(client.clip(at(0.52), at(count * 2), "MP4"))
+    (file,) = client.wait_completed(session).result.files
+    server.wait_log(
+        "copied, for it can't be served from the recordings: "
+        f"{count} of its recordings can't be linked to, and no more than 128 can be held open"
+    )
+    result = server.result(session, file.path)
+    assert result.read_bytes()[8:12] == b"iso4", "it was made packet by packet"
+    assert numbers(result) == [number % 50 for number in range(13, count * 50)]
 
 
 def test_never_copies(archive: Path, stubs: Stubs, start_server: Callable[[str], ServerProcess]) -> None:
