@@ -137,7 +137,7 @@ def test_what_cameras_send_is_in_the_files(server: RtspServer, tmp_path: Path) -
         assert all(0.03 < after - before < 0.05 for before, after in pairwise(judged.frames)), judged.frames
         if len(codecs) == 2:
             assert 1.5 < judged.sound[-1] - judged.sound[0] < 2.1
-            assert judged.sound[0] < 0.1
+            assert judged.sound[0] < 0.25, "a camera on a busy machine begins to send its sound a little later"
 
 
 @needs_rtsp
