@@ -196,6 +196,15 @@ def test_fragments_that_go_back_are_refused() -> None:
         read(bytes(data))
 
 
+def test_fragments_behind_a_sample_that_is_shown_before_it_is_decoded_are_refused() -> None:
+    """libav shows all of their pictures later."""
+    data = bytearray(written("fragments behind samples"))
+    table = data.index(b"ctts")
+    struct.pack_into(">i", data, table + 16, -512)
+    with pytest.raises(Mp4Error, match="ahead of the fragments is shown before it is decoded"):
+        read(bytes(data))
+
+
 @pytest.mark.parametrize("offset", [101, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
 def test_a_place_outside_is_refused_however_large_its_number_is(offset: int) -> None:
     track = read(written("flat")).tracks[0]

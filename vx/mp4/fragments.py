@@ -33,11 +33,16 @@ class Fragments:
     """Adds what fragments hold to a movie's tracks. After an Mp4Error the movie is of no use."""
 
     def __init__(self, movie: Movie) -> None:
+        """Mp4Error where fragments of it would be in doubt."""
         self._tracks = {
             track.id: (track, movie.defaults[track.id])
             for track in movie.tracks
             if track.description is not None and track.id in movie.defaults
         }
+        for track, _ in self._tracks.values():
+            if any(shift < 0 for _, shift in track.samples.shifts):
+                # libav shows all pictures of the fragments later then
+                raise Mp4Error("one of its samples ahead of the fragments is shown before it is decoded")
         self._passed_over = {track.id for track in movie.tracks if track.description is None} & movie.defaults.keys()
         self._ends = {number: track.samples.end for number, (track, _) in self._tracks.items()}
         """Up to when the samples of each track last: to add that up anew takes as long as the file is."""
