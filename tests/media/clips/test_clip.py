@@ -211,6 +211,18 @@ def test_a_clock_that_was_set_back_begins_a_new_file(tmp_path: Path, target: Tar
     assert "begins before the recording ahead of it ends" in made.link.notes
 
 
+@pytest.mark.parametrize("begin", [10, 21, 30])
+def test_a_start_in_a_transport_stream_whose_clock_was_set_back(tmp_path: Path, begin: int) -> None:
+    """Its times are there twice: none of them says where in it a picture is."""
+    pattern = tmp_path / "rec" / f"{STEM}.ts"
+    (one, other) = cut(numbered(FORM, 1000), str(pattern), T0, pieces((0, 20), (20, 40)), kind="ts")
+    one.write_bytes(one.read_bytes() + other.read_bytes())
+    other.unlink()
+    made = clip(pattern, tmp_path / "out", begin, begin + 2)
+    assert numbers(made.file) == list(range(25 * begin, 25 * (begin + 2)))
+    assert made.link.done[0].first_us == T0 + begin * SECOND
+
+
 @pytest.mark.parametrize(("begin", "first"), [(0, 0), (2.5, 50)])
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_a_clock_that_was_set_back_within_a_recording(

@@ -34,6 +34,7 @@ from vx.media.packets.recording import (
     find_config,
     frame_rate,
     frame_ticks,
+    may_seek,
     open_recording,
     promised_us,
     read_head,
@@ -201,7 +202,7 @@ class Reader:
         self._previous = (segment.path, placement.origin_us)
         origin = head.first_shown
         start = time_base(video).last_tick_at(self._start_us - placement.origin_us)
-        if start > 0:
+        if start > 0 and may_seek(container, segment.path):
             head, packets = seek_before(container, video, origin, origin + start, *sound, unwrapper=wrapped)
         begin = Begin(
             name=segment.path,

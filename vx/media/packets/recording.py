@@ -24,6 +24,8 @@ from vx.media.packets.plan import TimeBase
 _HEAD_PACKETS = 64
 _CONFIG_PACKETS = 1000
 _FASTEST_RATE = 240
+_LONG_STREAM = 64 << 20
+"""Bytes."""
 
 
 class BrokenError(Exception):
@@ -216,6 +218,15 @@ def complete_stamps(packet: Packet[Any], after_dts: int | None, step: int) -> No
         packet.pts, packet.dts, packet.duration = filled.pts, filled.dts, filled.duration
     elif not packet.duration:
         packet.duration = step
+
+
+def may_seek(container: av.container.InputContainer, path: str) -> bool:
+    """Whether a place is sought by its time, or read up to.
+
+    A transport stream has no table: where its clock was set back, libav finds another place that has this time, or none.
+    So one that isn't long is read from its beginning, which takes a tenth of a second.
+    """
+    return "mpegts" not in container.format.name or Path(path).stat().st_size > _LONG_STREAM
 
 
 def seek_before(
