@@ -223,7 +223,7 @@ def complete_stamps(packet: Packet[Any], after_dts: int | None, step: int) -> No
 def may_seek(container: av.container.InputContainer, path: str) -> bool:
     """Whether a place is sought by its time, or read up to.
 
-    A transport stream has no table: where its clock was set back, libav finds another place that has this time, or none.
+    A transport stream has no table: where its clock was set back, libav finds another place with that time, or none.
     So one that isn't long is read from its beginning, which takes a tenth of a second.
     """
     return "mpegts" not in container.format.name or Path(path).stat().st_size > _LONG_STREAM
