@@ -19,7 +19,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import av
 import av.container
-from av.bitstream import BitStreamFilterContext
 from av.filter import Graph
 from av.packet import Packet
 from av.stream import Stream
@@ -40,8 +39,8 @@ from vx.media.packets.recording import (
     time_base,
     track_key,
     translate,
+    unwrapper,
     video_stream,
-    without_configuration,
 )
 
 Wait = Callable[[float], bool]
@@ -375,23 +374,21 @@ class Sound:
         self._stream = stream
         self.base = time_base(stream)
         context: Any = stream.codec_context
-        needs = context.codec.canonical_name == "aac" and not context.extradata
-        self._unwrap = BitStreamFilterContext("aac_adtstoasc", stream) if needs else None
-        self.track: Track | None = None if needs else self._describe(bytes(context.extradata or b""))
+        self._wrapped = unwrapper(stream)
+        self.track: Track | None = self._describe(bytes(context.extradata or b"")) if self._wrapped is None else None
         """None: it is known with its first packet."""
 
     def unwrap(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """The packet as it goes into a file."""
-        if self._unwrap is None:
+        if self._wrapped is None:
             return [packet]
         try:
-            unwrapped = self._unwrap.filter(packet)
+            unwrapped = self._wrapped.unwrap(packet)
         except (av.FFmpegError, ValueError):
             return []
-        for made in unwrapped:
-            if self.track is None and made.has_sidedata("new_extradata"):
-                self.track = self._describe(bytes(made.get_sidedata("new_extradata")))
-        return [without_configuration(made, self._stream) for made in unwrapped]
+        if self.track is None and self._wrapped.config:
+            self.track = self._describe(self._wrapped.config)
+        return unwrapped
 
     def _describe(self, extradata: bytes) -> Track:
         return Track(track_key(self._stream, extradata), detached(self._stream), extradata, self.base)

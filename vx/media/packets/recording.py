@@ -111,7 +111,7 @@ def frame_ticks(stream: VideoStream) -> int:
 class Unwrapper:
     """Takes AAC out of the headers that each of its packets has in MPEG-TS (ADTS)."""
 
-    def __init__(self, sound: AudioStream) -> None:
+    def __init__(self, sound: Stream) -> None:
         self._sound = sound
         self._filter = BitStreamFilterContext("aac_adtstoasc", sound)
         self.config = b""
@@ -125,12 +125,12 @@ class Unwrapper:
         for unwrapped in made:
             if unwrapped.has_sidedata("new_extradata"):
                 self.config = bytes(unwrapped.get_sidedata("new_extradata"))
-        return [without_configuration(unwrapped, self._sound) for unwrapped in made]
+        return [_without_configuration(unwrapped, self._sound) for unwrapped in made]
 
 
-def unwrapper(sound: AudioStream) -> Unwrapper | None:
+def unwrapper(sound: Stream) -> Unwrapper | None:
     """For sound that needs it; else None."""
-    context = sound.codec_context
+    context: Any = sound.codec_context
     return Unwrapper(sound) if context.codec.canonical_name == "aac" and not context.extradata else None
 
 
@@ -155,7 +155,7 @@ def demux(
             yield packet
 
 
-def without_configuration(packet: Packet[Any], stream: Stream) -> Packet[Any]:
+def _without_configuration(packet: Packet[Any], stream: Stream) -> Packet[Any]:
     """The packet without a new decoder configuration, for which Matroska would rewrite its header, and spoil it."""
     if not packet.has_sidedata("new_extradata"):
         return packet
