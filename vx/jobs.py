@@ -146,6 +146,14 @@ class ClipJob(msgspec.Struct, frozen=True, kw_only=True, tag="clip"):
         """What is wanted of a source."""
         return source.ranges_us or ((self.start_us, self.end_us),)
 
+    def audio(self, source: Source) -> int | None:
+        """Which of a source's tracks of sound is wanted, from 0 on; None: no sound."""
+        return None if self.reject_audio else source.audio
+
+    def may_join(self, source: Source) -> bool:
+        """Whether ranges of a source may have to be joined: those that begin with the same key frame."""
+        return self.cut == "keyframe" and len(source.ranges_us) > 1
+
     def __repr__(self) -> str:
         shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "password")
         return f"ClipJob({', '.join(shown)})"
@@ -185,6 +193,10 @@ class PartFile(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     mime_type: str
     first_us: int
+
+    def done(self, size: int, last_us: int) -> FileDone:
+        """That it is complete, with so many bytes, up to this frame."""
+        return FileDone(name=self.name, size=size, mime_type=self.mime_type, first_us=self.first_us, last_us=last_us)
 
 
 class SalvageJob(msgspec.Struct, frozen=True, kw_only=True, tag="salvage"):

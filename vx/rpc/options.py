@@ -97,7 +97,7 @@ def _why_copied(job: ClipJob, config: Config, delivery: Delivery | None) -> str:
         return f"only MP4 can be served from the recordings, not {job.container.upper()}"
     if delivery is not None:
         return "what is stored for good is a file of its own"
-    if job.cut == "keyframe" and any(len(source.ranges_us) > 1 for source in job.sources):
+    if any(job.may_join(source) for source in job.sources):
         return "ranges of a mask that begin with key frames may have to be joined"
     return ""
 

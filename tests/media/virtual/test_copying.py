@@ -16,6 +16,7 @@ import pytest
 import pyzipper
 
 from tests.material import SECOND, T0, FakeLink, Outcome, do, judge, numbered, numbers, source
+from tests.media.virtual import test_export
 from tests.media.virtual.test_export import cues, record
 from tests.mp4 import recorders
 from tests.mp4.material import read_file
@@ -37,9 +38,7 @@ H265 = (("preset", "ultrafast"), ("x265-params", "log-level=none:open-gop=0:keyi
 
 
 def job(pattern: Path, folder: Path, **more: Any) -> ClipJob:
-    folder.mkdir()
-    fields: dict[str, Any] = {"start_us": T0, "end_us": T0 + 60 * SECOND, "container": "mp4"}
-    return ClipJob(folder=str(folder), **({"sources": (source(pattern),)} | fields | more))
+    return test_export.job(pattern, folder, **({"virtual": False} | more))
 
 
 def export(pattern: Path, folder: Path, link: FakeLink | None = None, **more: Any) -> Outcome:

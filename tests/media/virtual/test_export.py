@@ -48,7 +48,7 @@ def record(folder: Path, form: Form = FORM, kind: str = "mp4", seconds: int = 6)
 def job(pattern: Path, folder: Path, **more: Any) -> ClipJob:
     folder.mkdir()
     fields: dict[str, Any] = {"start_us": T0, "end_us": T0 + 60 * SECOND, "container": "mp4", "virtual": True}
-    return ClipJob(folder=str(folder), sources=(source(pattern),), **(fields | more))
+    return ClipJob(folder=str(folder), **({"sources": (source(pattern),)} | fields | more))
 
 
 def export(pattern: Path, folder: Path, **more: Any) -> Outcome:

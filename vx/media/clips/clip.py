@@ -47,7 +47,7 @@ from vx.archive.segments import Recordings
 from vx.captions import Caption
 from vx.drawing import needs_painting
 from vx.errors import Kind, VxError
-from vx.jobs import ClipJob, Ended, FileDone, FileOpened, Gap, Link, Note, Progress, Source, SourceEnded
+from vx.jobs import ClipJob, Ended, FileOpened, Link, Note, Progress, Source, SourceEnded
 from vx.media.clips.feeding import Chunk, Feed, TooLargeError
 from vx.media.clips.file import ClipFile
 from vx.media.clips.ranges import joined
@@ -59,7 +59,6 @@ from vx.media.files.avi import AviFile
 from vx.media.files.muxing import ResultFile
 from vx.media.files.progress import Teller
 from vx.media.files.results import Target
-from vx.media.packets import plan
 from vx.media.packets.messages import Begin, Message, Stage
 from vx.media.packets.plan import Budget, Join
 from vx.media.packets.reading import Reader
@@ -136,7 +135,7 @@ def open_reader(job: ClipJob, source: Source, warn: Callable[[str], None]) -> Re
         Recordings.of(source.pattern, source.timezone),
         job.ranges_us(source),
         video=source.video,
-        audio=None if job.reject_audio else source.audio,
+        audio=job.audio(source),
         fixed_rate=job.container == "avi",
         note=warn,
     )
@@ -172,7 +171,7 @@ class Lane:
     def warn(self, text: str) -> None:
         """Tell of what is wrong. Callable from any thread."""
         self.warned = self.warned or text
-        self._link.send(Note(level="warning", text=f"{self.source.name}: {text}", source=self.number))
+        self._link.send(labels.warning(self.source, self.number, text))
 
     def inform(self, text: str) -> None:
         """Tell of what is done."""
@@ -184,9 +183,8 @@ class Lane:
             begin_us, end_us = self.ranges_us[-1]
         else:
             begin_us, end_us = segment.wanted_us[0], segment.wall_us(segment.origin_us)
-        begin_us = max(begin_us, recorded_until_us)
-        if end_us - begin_us > plan.GAP_WORTH_A_NOTE_US:
-            self._link.send(Gap(source=self.number, begin_us=begin_us, end_us=end_us))
+        for gap in labels.gap(self.number, recorded_until_us, begin_us, end_us):
+            self._link.send(gap)
 
 
 class Clip:
@@ -410,9 +408,7 @@ class Clip:
         self._files += 1
         part = file.result.target.part
         self._teller.now(Progress(last_frame_us=last_us, source=self._whose))
-        self._link.send(
-            FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=part.first_us, last_us=last_us)
-        )
+        self._link.send(part.done(size, last_us))
 
     def _keep_what_is_readable(self) -> None:
         """After an error: a file that isn't hurt is finished; of one that is, what reached the disk is kept."""

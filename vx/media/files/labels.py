@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from vx.jobs import ClipJob, Source
+from vx.jobs import ClipJob, Gap, Note, Source
+from vx.media.packets.plan import GAP_WORTH_A_NOTE_US
 from vx.timestamps import describe_range, to_datetime
 
 SOFTWARE = f"vx {version('vx')}"  # looked up here, before workers are forked: it takes milliseconds
@@ -25,6 +26,18 @@ def metadata(job: ClipJob, sources: Sequence[Source], first_us: int) -> dict[str
     if job.container == "mkv":
         tags |= {"camera_id": ", ".join(ids), "time_zone": zone, "software": SOFTWARE}
     return {name: value for name, value in tags.items() if value}
+
+
+def warning(source: Source, number: int, text: str) -> Note:
+    """Of what is wrong with a source, which has this number."""
+    return Note(level="warning", text=f"{source.name}: {text}", source=number)
+
+
+def gap(number: int, recorded_until_us: int, begin_us: int, end_us: int) -> list[Gap]:
+    """That a source has nothing up to `end_us`, wanted from `begin_us` on; none where that isn't worth a note."""
+    begin_us = max(begin_us, recorded_until_us)
+    worth = end_us - begin_us > GAP_WORTH_A_NOTE_US
+    return [Gap(source=number, begin_us=begin_us, end_us=end_us)] if worth else []
 
 
 def overlaps(name: str) -> str:

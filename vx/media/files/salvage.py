@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 
-from vx.jobs import Ended, FileDone, Link, Note, SalvageJob
+from vx.jobs import Ended, Link, Note, SalvageJob
 from vx.media.files.results import Target
 from vx.media.packets.recording import BrokenError, demux, open_recording, time_base, translate, video_stream
 
@@ -39,7 +39,7 @@ def keep(target: Target, link: Link) -> bool:
         link.send(Note(level="warning", text=f"{part.name}: {translate(error)}; nothing of it can be kept"))
         return False
     size = target.complete()
-    link.send(FileDone(name=part.name, size=size, mime_type=part.mime_type, first_us=part.first_us, last_us=last_us))
+    link.send(part.done(size, last_us))
     return True
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from vx.captions import Caption
 from vx.drawing import Page, needs_painting
-from vx.jobs import FileDone, Link, Note, PartFile, Progress, SnapshotJob, Source
+from vx.jobs import Link, Note, PartFile, Progress, SnapshotJob, Source
 from vx.media.files import results
 from vx.media.packets.recording import BrokenError
 from vx.media.snapshots import jpeg
@@ -72,9 +72,7 @@ class Shots:
 
     def _write(self, part: PartFile, data: bytes, last_us: int) -> None:
         results.write(self._job.folder, part, data)
-        self._link.send(
-            FileDone(name=part.name, size=len(data), mime_type=part.mime_type, first_us=part.first_us, last_us=last_us)
-        )
+        self._link.send(part.done(len(data), last_us))
 
     def _warning(self, number: int | None) -> Callable[[str], None]:
         def warn(text: str) -> None:

@@ -19,14 +19,14 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from vx.errors import VxError
-from vx.jobs import ClipJob, FileDone, FileOpened, Link, Note, Progress, SourceEnded
-from vx.media.files import results, salvage
+from vx.jobs import ClipJob, FileOpened, Link, Note, Progress, SourceEnded
+from vx.media.files import labels, results, salvage
 from vx.media.files.progress import Teller
 from vx.media.files.results import Target
 from vx.media.virtual.export import is_plain
 from vx.media.virtual.files import FileBuilder, Item
 from vx.media.virtual.fragments import Fragments
-from vx.media.virtual.joining import Joiner, Telling, read_source, tags
+from vx.media.virtual.joining import Joiner, Telling, read_source
 from vx.media.virtual.loading import Loader
 from vx.media.virtual.stretches import DoubtError, Origin, Stretch
 
@@ -45,9 +45,7 @@ def copy_in_blocks(job: ClipJob, number: int, open_target: Callable[[int], Targe
     Nothing is left behind then. `open_target`: where a file is written whose first picture is shown at that time.
     VxError where results can't be written; what could be is kept.
     """
-    is_possible = job.container == "mp4" and not job.max_file_size
-    if job.cut == "keyframe" and len(job.ranges_us(job.sources[number])) > 1:
-        is_possible = False  # they may have to be joined
+    is_possible = job.container == "mp4" and not job.max_file_size and not job.may_join(job.sources[number])
     if not is_possible or not is_plain(replace(job, password="")) or link.stopping.is_set():
         return None
     return _Copy(job, number, open_target, link).run()
@@ -164,22 +162,13 @@ class _Copy:
         kept = 0
         while self._flat:
             file = self._flat.pop(0)
-            part = file.target.part
             try:
                 size = file.target.complete()
             except VxError:
                 file.target.discard()
                 raise
             self._teller.now(Progress(last_frame_us=file.last_us, source=self._number))
-            self._link.send(
-                FileDone(
-                    name=part.name,
-                    size=size,
-                    mime_type=part.mime_type,
-                    first_us=part.first_us,
-                    last_us=file.last_us,
-                )
-            )
+            self._link.send(file.target.part.done(size, file.last_us))
             kept += 1
         return kept
 
@@ -220,7 +209,7 @@ class _Copy:
         self._file.write(self._go_on)
 
     def _open(self, builder: FileBuilder) -> _File:
-        said = tags(self._job, [self._job.sources[self._number]])(builder.first_us)
+        said = labels.metadata(self._job, [self._job.sources[self._number]], builder.first_us)
         target = self._open_target(builder.first_us)
         try:
             return _File(target, builder, said, self._turn)
@@ -395,8 +384,8 @@ class _Recording:
     def check(self) -> None:
         """Look whether it is still what its tables were read of."""
         with self._asking():
-            status = os.fstat(self._fd)
-        if not self._origin.identity.is_of(status, grows=self._origin.grows):
+            is_unchanged = self._origin.is_unchanged(self._fd)
+        if not is_unchanged:
             raise DoubtError(f"{self._origin.path}: it changed while it was read")
 
     @contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vx.jobs import ClipJob, Coding, Ended, FileDone, Link, Note, Progress, Source, SourceEnded
+from vx.jobs import ClipJob, Coding, Ended, Link, Note, Progress, Source, SourceEnded
 from vx.media.files import labels
 from vx.media.packets.plan import Join
 from vx.media.virtual import limits, storing
 from vx.media.virtual.files import FileBuilder, VirtualFile
-from vx.media.virtual.joining import Joiner, Telling, begins_us, caption, read_source, tags
+from vx.media.virtual.joining import Joiner, Telling, begins_us, caption, read_source
 from vx.media.virtual.loading import Loader
 from vx.media.virtual.storing import LeaseError
 from vx.media.virtual.stretches import DoubtError, Stretch
@@ -108,15 +108,7 @@ class _Clip:
         self._telling.send(link)
         for part, (numbers, file) in zip(stored, self.files, strict=True):
             link.send(Progress(last_frame_us=file.last_us, source=numbers[0] if len(numbers) == 1 else None))
-            link.send(
-                FileDone(
-                    name=part.name,
-                    size=file.size,
-                    mime_type=part.mime_type,
-                    first_us=part.first_us,
-                    last_us=file.last_us,
-                )
-            )
+            link.send(part.done(file.size, file.last_us))
         for number in range(len(job.sources)):
             warned = self._telling.warned.get(number, "")
             error = "" if number in self._shown else labels.nothing_recorded(job, warned)
@@ -151,8 +143,8 @@ class _Clip:
         self, number: int, joiner: Joiner, builder: FileBuilder, stretches: list[Stretch]
     ) -> Iterator[VirtualFile]:
         limit = self._job.max_file_size
-        said = tags(self._job, [self._job.sources[number]])
-        file = builder.finish(said)
+        sources = [self._job.sources[number]]
+        file = self._build(builder, sources)
         if not limit or file.size <= limit:
             yield file
             return
@@ -161,9 +153,12 @@ class _Clip:
             builder = joiner.begin(part[0])
             for stretch in part:
                 joiner.append(builder, stretch)
-            return builder.finish(said)
+            return self._build(builder, sources)
 
         yield from limits.split(stretches, limit, build)
+
+    def _build(self, builder: FileBuilder, sources: Sequence[Source]) -> VirtualFile:
+        return builder.finish(labels.metadata(self._job, sources, builder.first_us))
 
     def _several(self, numbers: Sequence[int]) -> Iterator[VirtualFile]:
         """One file of several sources."""
@@ -188,7 +183,7 @@ class _Clip:
                 until_us = builder.shown_until_us(number)
             begin_us, end_us = ranges_us[-1]
             self._telling.gap(number, until_us, end_us, begin_us)
-        file = builder.finish(tags(job, sources))
+        file = self._build(builder, sources)
         if job.max_file_size and file.size > job.max_file_size:
             raise DoubtError("several cameras don't fit into one file of max_file_size")
         yield file

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -49,10 +49,6 @@ class VirtualFile:
     made: list[bytes]
     pieces: list[Piece]
     size: int
-
-
-Tags = Callable[[int], Mapping[str, str]]
-"""What a file says of itself, given when it begins."""
 
 
 class Line:
@@ -401,8 +397,8 @@ class FileBuilder:
         """What was made, given its place: that of an item's lead, or of one that was made as a whole."""
         return self._made[span.begin]
 
-    def finish(self, tags: Tags) -> VirtualFile:
-        """The file as it is now. Nothing can be added any more."""
+    def finish(self, said: Mapping[str, str]) -> VirtualFile:
+        """The file as it is now, with what it says of itself. Nothing can be added any more."""
         present = self._present
         items = [item for source in present for item in source.items]
         if len(present) > 1:
@@ -426,7 +422,7 @@ class FileBuilder:
             pieces.append(Piece(None, *self._keep(data)))
             at += len(data)
         try:
-            header = build_header(tables, at, created_us=self.first_us, tags=tags(self.first_us))
+            header = build_header(tables, at, created_us=self.first_us, tags=said)
         except OverflowError:
             raise DoubtError("its times are too large for one file") from None
         behind = len(header)

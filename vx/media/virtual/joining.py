@@ -5,13 +5,12 @@ By the rules of the copy (`clips.clip`): another form, a clock that was set back
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from vx.archive.segments import Recordings
 from vx.captions import Caption
 from vx.jobs import ClipJob, Gap, Link, Note, Source
 from vx.media.files import labels
-from vx.media.packets import plan
 from vx.media.packets.plan import Join
 from vx.media.virtual.files import FileBuilder
 from vx.media.virtual.stretches import Load, SourceReader, Stretch
@@ -28,13 +27,11 @@ class Telling:
 
     def warn(self, number: int, text: str) -> None:
         self.warned.setdefault(number, text)
-        self._told.append(Note(level="warning", text=f"{self._job.sources[number].name}: {text}", source=number))
+        self._told.append(labels.warning(self._job.sources[number], number, text))
 
     def gap(self, number: int, recorded_until_us: int, until_us: int, begin_us: int) -> None:
         """A source has nothing up to `until_us`: `begin_us` is when it was wanted from."""
-        begin_us = max(begin_us, recorded_until_us)
-        if until_us - begin_us > plan.GAP_WORTH_A_NOTE_US:
-            self._told.append(Gap(source=number, begin_us=begin_us, end_us=until_us))
+        self._told += labels.gap(number, recorded_until_us, begin_us, until_us)
 
     def send(self, link: Link) -> None:
         """Tell all of it."""
@@ -50,7 +47,7 @@ def read_source(job: ClipJob, number: int, load: Load, telling: Telling) -> Iter
         Recordings.of(source.pattern, source.timezone),
         job.ranges_us(source),
         video=source.video,
-        audio=None if job.reject_audio else source.audio,
+        audio=job.audio(source),
         exact=job.cut == "exact",
         load=load,
         note=lambda text: telling.warn(number, text),
@@ -120,8 +117,3 @@ class Joiner:
 def caption(job: ClipJob, sources: Sequence[Source]) -> Caption | None:
     """What the subtitles of these sources' file say; None: it has none."""
     return Caption.of(job.words, sources) if job.subtitles else None
-
-
-def tags(job: ClipJob, sources: Sequence[Source]) -> Callable[[int], dict[str, str]]:
-    """What these sources' file says of itself, given when it begins."""
-    return lambda first_us: labels.metadata(job, sources, first_us)

@@ -85,8 +85,7 @@ def _lease(recorded: Recorded, directory: int, name: str) -> Origin:
     except OSError as error:
         raise LeaseError(f"{recorded.path}: it can't be opened any more: {error.strerror}") from None
     try:
-        status = os.fstat(fd)
-        if not recorded.identity.is_of(status, grows=recorded.grows):
+        if not recorded.is_unchanged(fd):
             raise LeaseError(f"{recorded.path}: it changed while it was read")
         identity = recorded.identity
         lease, cloned = name, False

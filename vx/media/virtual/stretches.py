@@ -48,6 +48,10 @@ class Origin:
     grows: bool
     """It is still being written."""
 
+    def is_unchanged(self, fd: int) -> bool:
+        """Whether the open file is what its tables were read of. OSError."""
+        return self.identity.is_of(os.fstat(fd), grows=self.grows)
+
 
 @dataclass(slots=True)
 class Tables:
@@ -447,7 +451,7 @@ class _Cutter:
 def _opened(origin: Origin) -> Iterator[int]:
     fd = os.open(origin.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if not origin.identity.is_of(os.fstat(fd), grows=origin.grows):
+        if not origin.is_unchanged(fd):
             raise Mp4Error("it changed while it was read")
         yield fd
     finally:
